@@ -1,0 +1,88 @@
+# Snap: a containerd runtime that starts containers from checkpoints.
+#
+# `make demo` and `make test`, as root on a Debian with Go, do all they need
+# first: what they install lies below $(TOOLS), except packages of the
+# distribution that are missing. `make build` needs libseccomp's headers only.
+
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+TOOLS    ?= .tools
+GO       ?= go
+FUZZTIME ?= 3s
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+PROGRAMS := containerd-shim-snap-v2 snapctl
+BUILD    := -trimpath -buildvcs=false -tags seccomp
+
+override TOOLS := $(abspath $(TOOLS))
+SNAP_BIN := $(CURDIR)/bin
+SETUP    := TOOLS='$(TOOLS)' GO='$(GO)' tools/setup
+# What tests and demo find: our programs first, then containerd, runc and CRIU.
+RUN      := SNAP_TOOLS='$(TOOLS)' SNAP_BIN='$(SNAP_BIN)' PATH='$(SNAP_BIN):$(TOOLS)/bin':"$$PATH:/usr/sbin:/sbin"
+
+SHELL := /bin/bash
+export CGO_ENABLED := 1
+
+.DEFAULT_GOAL := build
+.PHONY: build test test-unit test-integration test-fuzz demo lint setup install uninstall clean distclean help
+
+build: ## build both programs into bin/ (the default)
+	@$(SETUP)/packages check
+	$(GO) build $(BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ $(PROGRAMS:%=./cmd/%)
+
+test: ## unit tests, integration tests, then each fuzz target for FUZZTIME (root)
+	$(MAKE) --no-print-directory test-unit
+	$(MAKE) --no-print-directory test-integration
+	$(MAKE) --no-print-directory test-fuzz
+
+test-unit: setup ## unit tests with the race detector (root)
+	packages=$$($(GO) list -tags seccomp ./...) && \
+		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -v /test/integration <<<"$$packages")
+
+test-integration: setup ## tests through containerd, with real containers (root)
+	$(MAKE) --no-print-directory build
+	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 20m ./test/integration/...
+
+test-fuzz: setup ## each fuzz target for FUZZTIME (3s)
+	$(RUN) GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/in-private-ns tools/fuzz
+
+demo: setup ## show a slow program that starts fast the second time (root)
+	$(MAKE) --no-print-directory build
+	$(GO) build $(BUILD) -o out/demo ./test/demo
+	$(RUN) tools/in-private-ns out/demo $(DEMO_ARGS)
+
+lint: ## check format, vet, golangci-lint and the syntax of scripts
+	@$(SETUP)/packages build
+	@$(SETUP)/go-tools lint
+	@find .ci tools test -type f -perm /111 | while read -r f; do \
+		! head -n1 "$$f" | grep -q '^#!/bin/\(ba\)\?sh' || bash -n "$$f" || exit 1; done
+	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); \
+		[ -z "$$unformatted" ] || { echo "gofmt these:" $$unformatted; exit 1; }
+	$(GO) vet -tags seccomp ./...
+	$(TOOLS)/bin/golangci-lint run
+
+setup: ## install what tests and demo use: packages, CRIU, containerd, images (root)
+	@$(SETUP)/packages test
+	@$(SETUP)/criu
+	@$(SETUP)/go-tools containerd
+	@$(SETUP)/images
+
+install: $(PROGRAMS:%=bin/%) ## install what build made into PREFIX (/usr/local) below DESTDIR
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 0755 $^ '$(DESTDIR)$(PREFIX)/bin'
+
+# So that `sudo make install` needs no Go: nothing is built if it is there.
+$(PROGRAMS:%=bin/%) &:
+	$(MAKE) --no-print-directory build
+
+uninstall: ## remove what install put there
+	rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/bin/%')
+
+clean: ## remove what was built here
+	rm -rf bin out
+
+distclean: clean ## also remove what setup installed
+	rm -rf $(addprefix '$(TOOLS)'/,apt bin criu images stamps .lock)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

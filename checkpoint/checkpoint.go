@@ -1,0 +1,142 @@
+// Package checkpoint holds the words of the field as types: what a checkpoint
+// is, what must be equal for it to fit a container (Fingerprint), what a node
+// must offer for it to be restorable (HostFacts), and how a task starts
+// (Decision).
+//
+// It is pure data: it reads no file and knows no clock, no containerd and no
+// CRIU. The store, the matcher and the shim speak to each other in its types.
+package checkpoint
+
+import (
+	"errors"
+	"time"
+)
+
+// Sentinel errors, compared with errors.Is.
+var (
+	// ErrNotFound is returned when a reference names no registered checkpoint.
+	ErrNotFound = errors.New("checkpoint not found")
+	// ErrExists is returned when a name is already taken.
+	ErrExists = errors.New("checkpoint exists")
+	// ErrAmbiguous is returned when a digest prefix names several checkpoints.
+	ErrAmbiguous = errors.New("checkpoint reference is ambiguous")
+	// ErrCorrupt is returned when a checkpoint's files differ from its manifest.
+	ErrCorrupt = errors.New("checkpoint is damaged")
+	// ErrInUse is returned when a checkpoint is being read by a restore.
+	ErrInUse = errors.New("checkpoint is in use")
+	// ErrInvalid is returned for a reference, name or manifest that cannot be valid.
+	ErrInvalid = errors.New("invalid")
+)
+
+// Checkpoint describes the saved state of one task. It is written once, as the
+// entry's manifest, and never changes; what changes lives in State.
+type Checkpoint struct {
+	// SchemaVersion is the layout of the entry; see SchemaVersion.
+	SchemaVersion int `json:"schemaVersion"`
+	// CreatedAt is the moment at which the task was frozen.
+	CreatedAt time.Time `json:"createdAt"`
+	// Source says where it was captured.
+	Source Source `json:"source"`
+	// Fingerprint must equal the fingerprint of a container for the checkpoint to fit it.
+	Fingerprint Fingerprint `json:"fingerprint"`
+	// Host is what a node must offer for the checkpoint to be restorable.
+	Host HostFacts `json:"host"`
+	// Files lists every regular file below images/, in lexical order of Path.
+	Files []File `json:"files"`
+	// Diff describes the writable layer's difference below diff/.
+	Diff Diff `json:"diff"`
+	// Timing is what the capture cost.
+	Timing Timing `json:"timing"`
+}
+
+// SchemaVersion is the only layout of an entry that this version reads and writes.
+const SchemaVersion = 1
+
+// Source says where a checkpoint was captured. It is for people; nothing of it
+// decides whether a checkpoint fits.
+type Source struct {
+	Namespace   string `json:"namespace"`
+	Container   string `json:"container"`
+	Image       string `json:"image,omitempty"`
+	ImageDigest string `json:"imageDigest,omitempty"`
+	// Command is the first words of the process's arguments, for tables.
+	Command string `json:"command,omitempty"`
+	// Processes is the number of processes captured.
+	Processes int `json:"processes"`
+}
+
+// File is one file of CRIU's images.
+type File struct {
+	// Path is relative to images/, without "..".
+	Path string `json:"path"`
+	Size int64  `json:"size"`
+	// SHA256 is the lower-case hexadecimal digest of the content.
+	SHA256 string `json:"sha256"`
+	// Pages marks page data: too large to be read at every restore, it is
+	// checked by size then, and by digest at registration and by doctor.
+	Pages bool `json:"pages,omitempty"`
+}
+
+// Diff describes the copy of the container's writable layer, taken while the
+// task was frozen.
+type Diff struct {
+	// Format names the encoding of whiteouts; "overlay" is the kernel's own.
+	Format string `json:"format"`
+	Files  int    `json:"files"`
+	Bytes  int64  `json:"bytes"`
+	// SHA256 is a digest over the tree: names, modes, owners, contents, extended attributes.
+	SHA256 string `json:"sha256"`
+}
+
+// Timing is what a capture cost, in milliseconds.
+type Timing struct {
+	// PauseMS is how long the program stood still.
+	PauseMS float64 `json:"pauseMs"`
+	// DumpMS is CRIU's part of the pause.
+	DumpMS float64 `json:"dumpMs"`
+	// DiffMS is the part of the pause in which the writable layer was copied.
+	DiffMS float64 `json:"diffMs"`
+}
+
+// ImagesBytes is the size of CRIU's images.
+func (c *Checkpoint) ImagesBytes() int64 {
+	var n int64
+	for _, f := range c.Files {
+		n += f.Size
+	}
+	return n
+}
+
+// Bytes is the size of the whole checkpoint.
+func (c *Checkpoint) Bytes() int64 { return c.ImagesBytes() + c.Diff.Bytes }
+
+// State is what changes about a registered checkpoint.
+type State struct {
+	// Failures counts failed restores in a row.
+	Failures int `json:"failures"`
+	// LastFailure is the reason of the last of them.
+	LastFailure string `json:"lastFailure,omitempty"`
+	// LastUsed is the time of the last successful restore; zero if never.
+	LastUsed time.Time `json:"lastUsed,omitzero"`
+	// Restores counts successful restores.
+	Restores int `json:"restores"`
+}
+
+// QuarantineAfter is the number of failed restores in a row after which a
+// checkpoint is no longer chosen, until an operator clears it.
+const QuarantineAfter = 3
+
+// Quarantined says that the checkpoint failed too often to be chosen.
+func (s State) Quarantined() bool { return s.Failures >= QuarantineAfter }
+
+// Entry is a registered checkpoint.
+type Entry struct {
+	// Digest identifies the content: "sha256:" and the digest of the manifest.
+	Digest string `json:"digest"`
+	// Name is the operator's name for it; empty if it has none.
+	Name string `json:"name,omitempty"`
+	// Dir is the entry's directory; it holds images/ and diff/.
+	Dir        string     `json:"-"`
+	Checkpoint Checkpoint `json:"checkpoint"`
+	State      State      `json:"state"`
+}

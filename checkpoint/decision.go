@@ -1,0 +1,68 @@
+package checkpoint
+
+import "time"
+
+// Action is one of the two ways in which a task starts.
+type Action string
+
+// The two ways in which a task starts.
+const (
+	Boot    Action = "boot"
+	Restore Action = "restore"
+)
+
+// Decision says how a task starts, and why. Every start has exactly one.
+type Decision struct {
+	Action Action `json:"action"`
+	// Reason is one sentence for people, without a full stop.
+	Reason string `json:"reason"`
+	// Digest is the checkpoint to restore from; empty for Boot.
+	Digest string `json:"digest,omitempty"`
+	// Name is its name, if it has one.
+	Name string `json:"name,omitempty"`
+	// Demanded says that the user asked for a restore: a failure then fails
+	// the start instead of booting.
+	Demanded bool `json:"demanded,omitempty"`
+	// Verdicts says of each checkpoint that was considered why it fits or not.
+	Verdicts []Verdict `json:"verdicts,omitempty"`
+}
+
+// Verdict is the judgement on one candidate.
+type Verdict struct {
+	Digest string `json:"digest"`
+	Name   string `json:"name,omitempty"`
+	Fits   bool   `json:"fits"`
+	// Reason names the first thing that differs; empty if it fits.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Start is the record of one start of a task: what was decided, why, what
+// became of it and what it cost. The store keeps the last one per container.
+type Start struct {
+	Namespace string `json:"namespace"`
+	Container string `json:"container"`
+	Bundle    string `json:"bundle"`
+	ShimPID   int    `json:"shimPid"`
+	// Address is the shim's ttrpc address, for capture.
+	Address  string    `json:"address"`
+	PID      int       `json:"pid"`
+	At       time.Time `json:"at"`
+	Decision Decision  `json:"decision"`
+	// Outcome is what happened: the decision's action, or Boot after a failed restore.
+	Outcome Action `json:"outcome"`
+	// Fallback is the reason of the failed restore; empty if there was none.
+	Fallback string `json:"fallback,omitempty"`
+	// Error is why the start failed; empty if it did not.
+	Error string `json:"error,omitempty"`
+	// Fingerprint is the container's, where it was computed.
+	Fingerprint Fingerprint `json:"fingerprint,omitempty"`
+	// Phases are the parts of the start in their order.
+	Phases []Phase `json:"phases,omitempty"`
+}
+
+// Phase is one timed part of a start.
+type Phase struct {
+	Name string `json:"name"`
+	// MS is its duration in milliseconds.
+	MS float64 `json:"ms"`
+}

@@ -1,0 +1,129 @@
+// Package match decides how a container starts: restored from which registered
+// checkpoint, or booted, and why.
+//
+// It is pure: what it decides follows from its arguments alone. It reads no
+// file and no clock and logs nothing, so that a decision can be explained, and
+// tested, anywhere. It has no locks and changes none of its arguments.
+package match
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/oci/spec"
+)
+
+// Request is what is known of a container that is about to start.
+type Request struct {
+	// Policy is the container's; the empty one counts as spec.IfPresent.
+	Policy spec.Policy
+	// Demanded is the only checkpoint to restore from, where the user named
+	// one; nil to choose among the candidates.
+	Demanded *checkpoint.Entry
+	// Sandbox marks a pod's sandbox. It always boots.
+	Sandbox bool
+	// Obstacles are the reasons why the container can never be restored, as
+	// spec.Obstacles gives them.
+	Obstacles []string
+	// Fingerprint is the container's.
+	Fingerprint checkpoint.Fingerprint
+	// FreshRootfs says that nothing was written to the container's writable
+	// layer yet. A checkpoint brings its own difference to the image, which
+	// fits only upon a layer that has none.
+	FreshRootfs bool
+}
+
+// Decide says how the container starts on a host. The candidates are the
+// registered checkpoints that come into question, in any order; those that
+// another fingerprint kept from being so may be among them.
+//
+// The newest candidate that fits is restored. Where the user demanded a
+// restore, by Request.Demanded or by the policy spec.Required, the decision has
+// Demanded set: an Action of Boot then means that the start must fail with the
+// decision's Reason instead of booting. A checkpoint that was named must fit as
+// any other must, but is restored even if it is quarantined: naming it is how
+// an operator tries it again. Neither holds for sandboxes and for spec.Never,
+// which always boot.
+//
+// Verdicts has one for each checkpoint that was considered, in the order given;
+// it is empty where the answer did not depend on any.
+func Decide(req Request, candidates []checkpoint.Entry, host checkpoint.HostFacts) checkpoint.Decision {
+	switch {
+	case req.Sandbox:
+		return checkpoint.Decision{Action: checkpoint.Boot, Reason: "pod sandbox"}
+	case req.Policy == spec.Never:
+		return checkpoint.Decision{Action: checkpoint.Boot, Reason: "restore=Never"}
+	}
+	d := checkpoint.Decision{
+		Action:   checkpoint.Boot,
+		Demanded: req.Demanded != nil || req.Policy == spec.Required,
+	}
+	_, known := req.Fingerprint[spec.FieldImage]
+	if req.Demanded != nil {
+		candidates = []checkpoint.Entry{*req.Demanded}
+	}
+	switch {
+	case len(req.Obstacles) > 0:
+		d.Reason = req.Obstacles[0]
+	case !known && req.Demanded == nil:
+		// Two images that are unknown look equal and need not be. Who names a
+		// checkpoint vouches for that.
+		d.Reason = "its image is unknown; name a checkpoint to restore from"
+	case len(candidates) == 0:
+		d.Reason = "no registered checkpoint with this fingerprint"
+	default:
+		choose(&d, req, candidates, host)
+	}
+	return d
+}
+
+// choose judges every candidate and completes the decision.
+func choose(d *checkpoint.Decision, req Request, candidates []checkpoint.Entry, host checkpoint.HostFacts) {
+	j := newJudge(req, host)
+	best, passed, reason := 0, -1, ""
+	for i, e := range candidates {
+		n, why := j.judge(e)
+		d.Verdicts = append(d.Verdicts, checkpoint.Verdict{Digest: e.Digest, Name: e.Name, Fits: why == "", Reason: why})
+		// Who passed more checks is nearer to fitting, and who fits passed all.
+		if n > passed || n == passed && newer(e, candidates[best]) {
+			best, passed, reason = i, n, why
+		}
+	}
+	e := candidates[best]
+	switch {
+	case reason != "":
+		d.Reason = fmt.Sprintf("checkpoint %s does not fit: %s", Ref(e), reason)
+		if others := len(candidates) - 1; others > 0 {
+			d.Reason += fmt.Sprintf("; nor does any of %d others", others)
+		}
+		return
+	case !req.FreshRootfs:
+		d.Reason = fmt.Sprintf("its writable layer was written to, and checkpoint %s needs a fresh one", Ref(e))
+		return
+	}
+	d.Action, d.Digest, d.Name = checkpoint.Restore, e.Digest, e.Name
+	d.Reason = fmt.Sprintf("checkpoint %s fits", Ref(e))
+	if req.Demanded != nil {
+		d.Reason = fmt.Sprintf("checkpoint %s was asked for and fits", Ref(e))
+	}
+}
+
+// newer says that a is to be preferred to b. The digest breaks ties, so that
+// every shim on the node decides alike.
+func newer(a, b checkpoint.Entry) bool {
+	return cmp.Or(a.Checkpoint.CreatedAt.Compare(b.Checkpoint.CreatedAt), cmp.Compare(a.Digest, b.Digest)) > 0
+}
+
+// refLength is the length to which Ref shortens a digest: the algorithm and 12
+// of the hexadecimal digits, which is unique on any node.
+const refLength = len("sha256:") + 12
+
+// Ref names a checkpoint for people: by its name or, if it has none, by the
+// beginning of its digest. The store resolves both.
+func Ref(e checkpoint.Entry) string {
+	if e.Name != "" {
+		return e.Name
+	}
+	return e.Digest[:min(len(e.Digest), refLength)]
+}

@@ -1,0 +1,183 @@
+package store
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/containerd-snap/snap/checkpoint"
+)
+
+// Bounds of a manifest; a manifest is untrusted input.
+const (
+	maxManifest = 8 << 20
+	maxFiles    = 65536
+	maxFields   = 16384
+	maxPath     = 1024
+	maxText     = 4096
+)
+
+// diffOverlay is the one encoding of whiteouts that the store knows.
+const diffOverlay = "overlay"
+
+// encodeManifest returns the bytes whose digest names the checkpoint.
+func encodeManifest(c *checkpoint.Checkpoint) ([]byte, error) {
+	if err := checkManifest(c); err != nil {
+		return nil, err
+	}
+	raw, err := json.MarshalIndent(c, "", "\t")
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	if len(raw) > maxManifest {
+		return nil, fmt.Errorf("%w manifest: %d bytes, the limit is %d", checkpoint.ErrInvalid, len(raw), maxManifest)
+	}
+	return append(raw, '\n'), nil
+}
+
+// decodeManifest reads and checks a manifest. Its errors wrap checkpoint.ErrInvalid.
+func decodeManifest(raw []byte) (checkpoint.Checkpoint, error) {
+	var c checkpoint.Checkpoint
+	if err := decodeJSON(raw, &c); err != nil {
+		return checkpoint.Checkpoint{}, fmt.Errorf("%w manifest: %w", checkpoint.ErrInvalid, err)
+	}
+	if err := checkManifest(&c); err != nil {
+		return checkpoint.Checkpoint{}, err
+	}
+	return c, nil
+}
+
+// decodeJSON decodes the one JSON value that raw holds.
+func decodeJSON(raw []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return fmt.Errorf("more follows after the first value, at byte %d", dec.InputOffset())
+	}
+	return nil
+}
+
+func digestOf(raw []byte) (hexDigits string) {
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
+}
+
+func checkManifest(c *checkpoint.Checkpoint) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w manifest: %s", checkpoint.ErrInvalid, fmt.Sprintf(format, args...))
+	}
+	if c.SchemaVersion != checkpoint.SchemaVersion {
+		return bad("schema %d, this version reads %d only", c.SchemaVersion, checkpoint.SchemaVersion)
+	}
+	if y := c.CreatedAt.Year(); c.CreatedAt.IsZero() || y < 1970 || y > 9999 {
+		return bad("createdAt is missing or out of range")
+	}
+	for _, t := range []struct{ field, text string }{
+		{"source.namespace", c.Source.Namespace},
+		{"source.container", c.Source.Container},
+		{"source.image", c.Source.Image},
+		{"source.imageDigest", c.Source.ImageDigest},
+		{"host.arch", c.Host.Arch},
+		{"host.kernel", c.Host.Kernel},
+		{"host.cgroup", c.Host.Cgroup},
+	} {
+		if err := checkText(t.text); err != nil {
+			return bad("%s %v", t.field, err)
+		}
+	}
+	if !utf8.ValidString(c.Source.Command) || len(c.Source.Command) > maxText {
+		return bad("source.command is not UTF-8 or longer than %d bytes", maxText)
+	}
+	if c.Source.Processes < 0 || c.Host.CRIU < 0 {
+		return bad("source.processes or host.criu is negative")
+	}
+	for _, f := range c.Host.CPUFeatures {
+		if err := checkText(f); err != nil {
+			return bad("host.cpuFeatures: a feature %v", err)
+		}
+	}
+	for _, ms := range []float64{c.Timing.PauseMS, c.Timing.DumpMS, c.Timing.DiffMS} {
+		if math.IsNaN(ms) || math.IsInf(ms, 0) || ms < 0 {
+			return bad("timing holds a negative or impossible duration")
+		}
+	}
+	if err := checkFingerprint(c.Fingerprint); err != nil {
+		return bad("fingerprint: %v", err)
+	}
+	if err := checkFiles(c); err != nil {
+		return bad("%v", err)
+	}
+	return nil
+}
+
+// checkFingerprint refuses what JSON would change: the key of the fingerprint as
+// it was written and as it is read must be the same.
+func checkFingerprint(f checkpoint.Fingerprint) error {
+	if len(f) > maxFields {
+		return fmt.Errorf("%d fields, the limit is %d", len(f), maxFields)
+	}
+	for name, value := range f {
+		if !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return fmt.Errorf("field %.80q is not UTF-8; use the digest of the value", name)
+		}
+	}
+	return nil
+}
+
+func checkFiles(c *checkpoint.Checkpoint) error {
+	if len(c.Files) > maxFiles {
+		return fmt.Errorf("%d files, the limit is %d", len(c.Files), maxFiles)
+	}
+	total, last := c.Diff.Bytes, ""
+	if c.Diff.Bytes < 0 || c.Diff.Files < 0 {
+		return fmt.Errorf("diff has a negative size")
+	}
+	if c.Diff.Format != diffOverlay || !isHash(c.Diff.SHA256) {
+		return fmt.Errorf("diff has format %.20q and digest %.80q, want %q and %d hexadecimal digits",
+			c.Diff.Format, c.Diff.SHA256, diffOverlay, hexLen)
+	}
+	for _, f := range c.Files {
+		if !validPath(f.Path) {
+			return fmt.Errorf("path %.80q leads out of images/ or is not plain", f.Path)
+		}
+		if f.Path <= last {
+			return fmt.Errorf("path %.80q is out of order or listed twice", f.Path)
+		}
+		last = f.Path
+		if f.Size < 0 || f.Size > math.MaxInt64-total {
+			return fmt.Errorf("size of %s is out of range", f.Path)
+		}
+		total += f.Size
+		if !isHash(f.SHA256) {
+			return fmt.Errorf("digest of %s is not %d hexadecimal digits", f.Path, hexLen)
+		}
+	}
+	return nil
+}
+
+// validPath says whether p is a path below images/ that means the same to everyone.
+func validPath(p string) bool {
+	return len(p) <= maxPath && p != "." && fs.ValidPath(p) && checkText(p) == nil
+}
+
+// checkText refuses text that no identifier of the kind holds and that would
+// trouble a terminal or a log.
+func checkText(s string) error {
+	if len(s) > maxText {
+		return fmt.Errorf("is longer than %d bytes", maxText)
+	}
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+		return fmt.Errorf("holds control characters or is not UTF-8")
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd-snap/snap/checkpoint"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxState  = 64 << 10
+	maxReason = 4096
+)
+
+// RecordFailure counts a failed restore of a checkpoint and returns what became of it;
+// see checkpoint.State.Quarantined. The error wraps checkpoint.ErrNotFound if the
+// checkpoint is not registered any more.
+func (s *Store) RecordFailure(digest, reason string) (checkpoint.State, error) {
+	state, err := s.updateState(digest, true, func(st *checkpoint.State) {
+		st.Failures++
+		st.LastFailure = boundText(reason, maxReason)
+	})
+	if err != nil {
+		return checkpoint.State{}, fmt.Errorf("record failed restore: %w", err)
+	}
+	return state, nil
+}
+
+// RecordSuccess counts a successful restore of a checkpoint and forgets the failures
+// before it. It is quick and does not wait for the disk: a power cut may undo it.
+func (s *Store) RecordSuccess(digest string, at time.Time) error {
+	_, err := s.updateState(digest, false, func(st *checkpoint.State) {
+		st.Failures, st.LastFailure = 0, ""
+		st.Restores++
+		if at = at.UTC(); at.After(st.LastUsed) {
+			st.LastUsed = at
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("record restore: %w", err)
+	}
+	return nil
+}
+
+// Clear forgets a checkpoint's failures, so that it is chosen again.
+func (s *Store) Clear(digest string) error {
+	_, err := s.updateState(digest, true, func(st *checkpoint.State) {
+		st.Failures, st.LastFailure = 0, ""
+	})
+	if err != nil {
+		return fmt.Errorf("clear failures: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) statePath(hex string) string { return s.path(stateDir, hex+".json") }
+
+// updateState changes an entry's state under the lock on its manifest, a file that
+// lives as long as the entry and is never replaced.
+func (s *Store) updateState(digest string, durable bool, change func(*checkpoint.State)) (checkpoint.State, error) {
+	hex, err := parseDigest(digest)
+	if err != nil {
+		return checkpoint.State{}, err
+	}
+	dir, err := s.openEntryDir(hex)
+	if err != nil {
+		return checkpoint.State{}, err
+	}
+	defer dir.Close()
+	manifest, _, err := openRegularAt(dir, manifestName)
+	if err != nil {
+		if !isAt(dir, s.entryDir(hex)) {
+			return checkpoint.State{}, notRegistered(hex)
+		}
+		return checkpoint.State{}, damage(manifestName, err)
+	}
+	defer unlock(manifest)
+	if err := lock(context.Background(), manifest, unix.LOCK_EX); err != nil {
+		return checkpoint.State{}, err
+	}
+	if !isAt(dir, s.entryDir(hex)) {
+		return checkpoint.State{}, notRegistered(hex) // state without an entry must not arise
+	}
+	state := s.readState(hex)
+	change(&state)
+	raw, err := json.Marshal(state)
+	if err != nil {
+		return checkpoint.State{}, fmt.Errorf("encode state of %s: %w", digest, err)
+	}
+	if err := s.replaceFile(s.statePath(hex), raw, durable); err != nil {
+		return checkpoint.State{}, fmt.Errorf("write state of %s: %w", digest, s.adviseSpace(err))
+	}
+	return state, nil
+}
+
+// readState reads an entry's state. One that is missing, or was torn by a power cut, is
+// as good as new: the entry itself is whole, and its next failures will be counted.
+func (s *Store) readState(hex string) checkpoint.State {
+	raw, err := readFile(s.path(stateDir), hex+".json", maxState)
+	if err != nil {
+		return checkpoint.State{}
+	}
+	state, err := decodeState(raw)
+	if err != nil {
+		return checkpoint.State{}
+	}
+	return state
+}
+
+func decodeState(raw []byte) (checkpoint.State, error) {
+	var st checkpoint.State
+	if err := decodeJSON(raw, &st); err != nil {
+		return checkpoint.State{}, fmt.Errorf("%w state: %w", checkpoint.ErrInvalid, err)
+	}
+	if st.Failures < 0 || st.Restores < 0 {
+		return checkpoint.State{}, fmt.Errorf("%w state: a count is negative", checkpoint.ErrInvalid)
+	}
+	if len(st.LastFailure) > maxReason {
+		return checkpoint.State{}, fmt.Errorf("%w state: the reason is longer than %d bytes", checkpoint.ErrInvalid, maxReason)
+	}
+	return st, nil
+}
+
+// boundText returns at most limit bytes of text, as UTF-8.
+func boundText(text string, limit int) string {
+	if len(text) > limit {
+		text = text[:limit-len("…")] + "…"
+	}
+	return strings.ToValidUTF8(text, "")
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/containerd/v2/pkg/shutdown"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/log"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+
+	"github.com/containerd-snap/snap/checkpoint/store"
+	"github.com/containerd-snap/snap/config"
+	"github.com/containerd-snap/snap/shim/events"
+	"github.com/containerd-snap/snap/shim/identity"
+	"github.com/containerd-snap/snap/shim/manager"
+	"github.com/containerd-snap/snap/shim/start"
+	"github.com/containerd-snap/snap/shim/task"
+)
+
+func init() {
+	registry.Register(&plugin.Registration{
+		Type:     plugins.TTRPCPlugin,
+		ID:       "task",
+		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
+		InitFn:   newService,
+	})
+}
+
+// newService wires the server.
+func newService(ic *plugin.InitContext) (any, error) {
+	pp, err := ic.GetByID(plugins.EventPlugin, "publisher")
+	if err != nil {
+		return nil, err
+	}
+	ss, err := ic.GetByID(plugins.InternalPlugin, "shutdown")
+	if err != nil {
+		return nil, err
+	}
+	publisher, sd := pp.(shim.Publisher), ss.(shutdown.Service)
+	ns, err := namespaces.NamespaceRequired(ic.Context)
+	if err != nil {
+		return nil, err
+	}
+	starter := &start.Starter{
+		Namespace: ns,
+		Address:   os.Getenv(manager.EnvAddress),
+		Images:    identity.Client{Address: ic.Properties[plugins.PropertyGRPCAddress]},
+	}
+	if starter.Store, starter.StoreErr = openStore(); starter.StoreErr != nil {
+		// A node without a usable store still runs its containers.
+		log.G(ic.Context).WithError(starter.StoreErr).Warn("containers boot: no checkpoint store")
+	}
+	queue := events.NewQueue(ic.Context, publisher.Publish)
+	sd.RegisterCallback(func(ctx context.Context) error {
+		defer publisher.Close()
+		return queue.Close(ctx)
+	})
+	if address := starter.Address; address != "" {
+		sd.RegisterCallback(func(context.Context) error { return shim.RemoveSocket(address) })
+	}
+	return task.New(starter, queue, sd.Shutdown), nil
+}
+
+func openStore() (*store.Store, error) {
+	cfg, err := config.Load()
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(cfg.Root)
+}

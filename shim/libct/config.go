@@ -1,0 +1,163 @@
+// Package libct is the only user of libcontainer: it boots, restores,
+// checkpoints and removes containers, and starts processes in them.
+//
+// libcontainer's Go API promises no stability, so everything that the shim
+// knows of it stands here, and contract_test.go says what is relied upon.
+//
+// A binary that uses this package is re-executed by libcontainer with "init"
+// as its first argument; Init must then be called before anything else.
+package libct
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	_ "github.com/opencontainers/cgroups/devices" // device rules of cgroup v1 and v2
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter" // the C half of init
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// InitArg is the first argument with which libcontainer re-executes the binary.
+const InitArg = "init"
+
+// Init is the container's init. It does not return.
+func Init() { libcontainer.Init() }
+
+// criuConfigLabel tells libcontainer which CRIU configuration file to name to
+// CRIU. Without it, CRIU would read the host's /etc/criu/runc.conf, which must
+// not change what a checkpoint is.
+const criuConfigLabel = "org.criu.config"
+
+// CRIUConfigFile is where, below a bundle, the CRIU configuration for the next
+// checkpoint or restore of its container is written.
+const CRIUConfigFile = "criu.conf"
+
+// Spec describes a container to be made.
+type Spec struct {
+	ID string
+	// Bundle is the absolute path of its bundle.
+	Bundle string
+	// OCI is its runtime spec, with absolute paths.
+	OCI *specs.Spec
+	// SystemdCgroup, NoPivotRoot and NoNewKeyring are runc's options of those names.
+	SystemdCgroup, NoPivotRoot, NoNewKeyring bool
+	// NetNS and UTSNS, if set, are paths of namespaces to join where the spec
+	// asks for new ones: of those that were made before the container.
+	NetNS, UTSNS string
+}
+
+// config converts the spec to libcontainer's.
+func (s *Spec) config() (*configs.Config, error) {
+	cfg, err := specconv.CreateLibcontainerConfig(s.createOpts())
+	if err != nil {
+		return nil, fmt.Errorf("convert the spec of container %s: %w", s.ID, err)
+	}
+	// specconv takes the bundle from the working directory, which in a pod's
+	// shim is that of another container; hooks are told this path.
+	labels := []string{"bundle=" + s.Bundle, criuConfigLabel + "=" + filepath.Join(s.Bundle, CRIUConfigFile)}
+	for _, l := range cfg.Labels {
+		if !strings.HasPrefix(l, "bundle=") && !strings.HasPrefix(l, criuConfigLabel+"=") {
+			labels = append(labels, l)
+		}
+	}
+	cfg.Labels = labels
+	if cfg.Hooks == nil {
+		cfg.Hooks = configs.Hooks{}
+	}
+	join(cfg, configs.NEWNET, s.NetNS)
+	join(cfg, configs.NEWUTS, s.UTSNS)
+	return cfg, nil
+}
+
+func (s *Spec) createOpts() *specconv.CreateOpts {
+	return &specconv.CreateOpts{
+		CgroupName:       s.ID,
+		UseSystemdCgroup: s.SystemdCgroup,
+		NoPivotRoot:      s.NoPivotRoot,
+		NoNewKeyring:     s.NoNewKeyring,
+		Spec:             s.OCI,
+	}
+}
+
+// join gives a namespace that the config would make anew a path to join.
+func join(cfg *configs.Config, t configs.NamespaceType, path string) {
+	if path == "" {
+		return
+	}
+	for i, ns := range cfg.Namespaces {
+		if ns.Type == t && ns.Path == "" {
+			cfg.Namespaces[i].Path = path
+			if t == configs.NEWNET {
+				// Its loopback interface is up already.
+				cfg.Networks = nil
+			}
+		}
+	}
+}
+
+// Files are a process's ends of its standard streams. With a Console the
+// process gets a terminal, whose master is sent over that socket.
+type Files struct {
+	Stdin, Stdout, Stderr *os.File
+	Console               *os.File
+}
+
+// process converts an OCI process to libcontainer's.
+func process(p *specs.Process, files Files) (*libcontainer.Process, error) {
+	lp := &libcontainer.Process{
+		Args:            p.Args,
+		Env:             p.Env,
+		UID:             int(p.User.UID),
+		GID:             int(p.User.GID),
+		Cwd:             p.Cwd,
+		Label:           p.SelinuxLabel,
+		NoNewPrivileges: &p.NoNewPrivileges,
+		AppArmorProfile: p.ApparmorProfile,
+		Scheduler:       p.Scheduler,
+		IOPriority:      p.IOPriority,
+		LogLevel:        initLogLevel,
+	}
+	if p.Terminal {
+		lp.ConsoleSocket = files.Console
+	} else {
+		lp.Stdin, lp.Stdout, lp.Stderr = files.Stdin, files.Stdout, files.Stderr
+	}
+	if p.ConsoleSize != nil {
+		lp.ConsoleWidth = uint16(p.ConsoleSize.Width)
+		lp.ConsoleHeight = uint16(p.ConsoleSize.Height)
+	}
+	if c := p.Capabilities; c != nil {
+		lp.Capabilities = &configs.Capabilities{
+			Bounding:    c.Bounding,
+			Effective:   c.Effective,
+			Inheritable: c.Inheritable,
+			Permitted:   c.Permitted,
+			Ambient:     c.Ambient,
+		}
+	}
+	for _, g := range p.User.AdditionalGids {
+		lp.AdditionalGroups = append(lp.AdditionalGroups, int(g))
+	}
+	for _, l := range p.Rlimits {
+		rl, err := rlimit(l)
+		if err != nil {
+			return nil, err
+		}
+		lp.Rlimits = append(lp.Rlimits, rl)
+	}
+	affinity, err := configs.ConvertCPUAffinity(p.ExecCPUAffinity)
+	if err != nil {
+		return nil, fmt.Errorf("read execCPUAffinity: %w", err)
+	}
+	lp.CPUAffinity = affinity
+	return lp, nil
+}
+
+// initLogLevel is logrus's number for errors: what init reports at that level
+// becomes part of the error of the start.
+const initLogLevel = "2"

@@ -1,0 +1,143 @@
+package libct
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"unsafe"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Namespaces are the network and UTS namespaces of a task that is to be
+// restored, made before it. Made by us rather than by CRIU, they are right
+// from the task's first instruction (hostname, loopback, sysctls), and they
+// outlive a failed restore, so that what was attached to the network namespace
+// meanwhile (by CNI, say) is there for the boot that follows.
+type Namespaces struct {
+	net, uts *os.File
+}
+
+// NewNamespaces makes those of the two that the spec asks to be new.
+func NewNamespaces(s *specs.Spec) (*Namespaces, error) {
+	var flags int
+	for _, ns := range s.Linux.Namespaces {
+		switch {
+		case ns.Path != "":
+		case ns.Type == specs.NetworkNamespace:
+			flags |= unix.CLONE_NEWNET
+		case ns.Type == specs.UTSNamespace:
+			flags |= unix.CLONE_NEWUTS
+		}
+	}
+	n := &Namespaces{}
+	if flags == 0 {
+		return n, nil
+	}
+	errc := make(chan error, 1)
+	go func() {
+		// The thread is never unlocked: it ends with the goroutine, and nobody
+		// else finds himself in its namespaces.
+		runtime.LockOSThread()
+		errc <- n.unshare(flags, s)
+	}()
+	if err := <-errc; err != nil {
+		n.Close()
+		return nil, fmt.Errorf("make namespaces: %w", err)
+	}
+	return n, nil
+}
+
+func (n *Namespaces) unshare(flags int, s *specs.Spec) (err error) {
+	if err := unix.Unshare(flags); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if flags&unix.CLONE_NEWUTS != 0 {
+		if n.uts, err = os.Open("/proc/thread-self/ns/uts"); err != nil {
+			return err
+		}
+		if s.Hostname != "" {
+			if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+				return fmt.Errorf("set hostname %q: %w", s.Hostname, err)
+			}
+		}
+		if s.Domainname != "" {
+			if err := unix.Setdomainname([]byte(s.Domainname)); err != nil {
+				return fmt.Errorf("set domainname %q: %w", s.Domainname, err)
+			}
+		}
+	}
+	if flags&unix.CLONE_NEWNET != 0 {
+		if n.net, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+			return err
+		}
+		if err := loopbackUp(); err != nil {
+			return fmt.Errorf("bring up the loopback interface: %w", err)
+		}
+		for key, value := range s.Linux.Sysctl {
+			if !strings.HasPrefix(key, "net.") {
+				continue
+			}
+			path := "/proc/sys/" + sysctlPath(key)
+			if err := os.WriteFile(path, []byte(value), 0); err != nil {
+				return fmt.Errorf("set sysctl %s: %w", key, err)
+			}
+		}
+	}
+	return nil
+}
+
+// sysctlPath turns a sysctl's name to its path below /proc/sys. A name with a
+// slash is already a path whose parts may hold dots (sysctl.d(5)).
+func sysctlPath(key string) string {
+	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '/' {
+		return key
+	}
+	return strings.NewReplacer(".", "/", "/", ".").Replace(key)
+}
+
+// loopbackUp sets IFF_UP on lo in the calling thread's network namespace.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(req))); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// Join makes a container of this spec join the namespaces. They must stay open
+// as long as the container lives: processes exec'd into it find them by path.
+func (n *Namespaces) Join(s *Spec) {
+	if n.net != nil {
+		s.NetNS = nsPath(n.net)
+	}
+	if n.uts != nil {
+		s.UTSNS = nsPath(n.uts)
+	}
+}
+
+// Close lets go of the namespaces; the kernel removes them with their last process.
+func (n *Namespaces) Close() error {
+	var errs []error
+	for _, f := range []*os.File{n.net, n.uts} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	n.net, n.uts = nil, nil
+	return errors.Join(errs...)
+}
+
+func nsPath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }

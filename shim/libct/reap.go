@@ -1,0 +1,79 @@
+package libct
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// reap waits for the root of a tree whose restore failed. CRIU clones it with
+// CLONE_PARENT, so it is our child, and nobody else will wait for it. pid is 0
+// where CRIU failed before it told it; the dead are then looked for.
+func reap(pid int) {
+	if pid > 0 {
+		wait(pid)
+		return
+	}
+	for _, child := range children() {
+		if abandonedRoot(child) {
+			wait(child)
+		}
+	}
+}
+
+func wait(pid int) {
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// children lists the processes whose parent is ours.
+func children() []int {
+	var pids []int
+	files, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		for _, s := range bytes.Fields(data) {
+			if pid, err := strconv.Atoi(string(s)); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// waitedFor holds the pids of the processes that somebody waits for.
+var waitedFor sync.Map
+
+// abandonedRoot says that pid is a dead first process of a pid namespace for
+// which nobody waits.
+func abandonedRoot(pid int) bool {
+	if _, ok := waitedFor.Load(pid); ok {
+		return false
+	}
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	var zombie, first bool
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(line, ":")
+		switch f := strings.Fields(value); key {
+		case "State":
+			zombie = len(f) > 0 && f[0] == "Z"
+		case "NSpid":
+			first = len(f) > 1 && f[len(f)-1] == "1"
+		}
+	}
+	return zombie && first
+}

@@ -1,0 +1,207 @@
+package libct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// manageCgroups is CRIU's mode for cgroups at dump and restore: it leaves them
+// alone. Its other modes would put a restored task into the cgroup that the
+// captured one had; ours inherits its own from CRIU, which libcontainer moves
+// there first.
+const manageCgroups = "ignore"
+
+// Images says where CRIU finds or writes what.
+type Images struct {
+	// Dir holds the images. It must exist and hold libcontainer's
+	// descriptors.json for a restore.
+	Dir string
+	// Work is where CRIU writes its logs; made if it does not exist.
+	Work string
+	// TCPEstablished, FileLocks, ExternalUnixSockets, Terminal are runc's
+	// options of those names.
+	TCPEstablished, FileLocks, ExternalUnixSockets, Terminal bool
+}
+
+func (i *Images) opts() *libcontainer.CriuOpts {
+	return &libcontainer.CriuOpts{
+		ImagesDirectory:         i.Dir,
+		WorkDirectory:           i.Work,
+		TcpEstablished:          i.TCPEstablished,
+		ExternalUnixConnections: i.ExternalUnixSockets,
+		ShellJob:                i.Terminal,
+		FileLocks:               i.FileLocks,
+		ManageCgroupsMode:       manageCgroups,
+		StatusFd:                -1,
+	}
+}
+
+// Restore is a restore under way. CRIU is held at the point where the
+// container's first process exists, with its pid and namespaces, but not yet
+// its memory; Finish lets it go on.
+type Restore struct {
+	runtime Runtime
+	spec    Spec
+	c       *libcontainer.Container
+	cm      cgroups.Manager
+	process *libcontainer.Process
+	pid     int
+	// release tells the held hook to go on (true) or to fail (false).
+	release chan bool
+	// done gets libcontainer's verdict.
+	done chan error
+	// claimed is set by the first of Finish and Abort: only one may have its way.
+	claimed atomic.Bool
+}
+
+// errAborted is what the held hook returns to make CRIU give up.
+var errAborted = errors.New("restore aborted")
+
+// Restore makes the container and begins to restore its processes. It returns
+// when they are held; the spec's prestart and createRuntime hooks have run
+// then. After an error nothing is left: if those hooks had run, the poststop
+// hooks have too.
+func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (*Restore, error) {
+	cfg, err := s.config()
+	if err != nil {
+		return nil, err
+	}
+	rs := &Restore{runtime: r, spec: s, release: make(chan bool, 1), done: make(chan error, 1)}
+	held := rs.hook(cfg)
+	if rs.c, err = libcontainer.Create(r.Root, s.ID, cfg); err != nil {
+		return nil, fmt.Errorf("make container %s: %w", s.ID, classify(err))
+	}
+	rs.cm, err = s.cgroupManager()
+	if err == nil {
+		rs.process, err = process(s.OCI.Process, files)
+	}
+	if err != nil {
+		return nil, errors.Join(err, rs.c.Destroy())
+	}
+	rs.process.Init = true
+	var ns *os.File
+	if wantsCgroupNamespace(cfg) {
+		if ns, err = cgroupNamespace(rs.cm); err != nil {
+			return nil, errors.Join(err, rs.scrub())
+		}
+	}
+	go func() {
+		rs.done <- inNamespace(ns, func() error { return rs.c.Restore(rs.process, img.opts()) })
+	}()
+
+	select {
+	case rs.pid = <-held:
+		return rs, nil
+	case err := <-rs.done:
+		return nil, errors.Join(fmt.Errorf("restore container %s: %w", s.ID, err), rs.scrub())
+	case <-ctx.Done():
+		rs.release <- false
+		return nil, errors.Join(fmt.Errorf("restore container %s: %w", s.ID, ctx.Err()), rs.kill())
+	}
+}
+
+// hook adds to cfg the hooks that hold the restore, and returns where the pid
+// of the held process comes. libcontainer calls hooks when CRIU reports
+// setup-namespaces, and answers CRIU when they return.
+func (rs *Restore) hook(cfg *configs.Config) <-chan int {
+	held := make(chan int, 1)
+	prestart, createRuntime, poststop := cfg.Hooks[configs.Prestart], cfg.Hooks[configs.CreateRuntime], cfg.Hooks[configs.Poststop]
+	delete(cfg.Hooks, configs.Poststop)
+	first := configs.NewFunctionHook(func(*specs.State) error {
+		// From here on other hooks may make something for poststop to undo.
+		if poststop != nil {
+			cfg.Hooks[configs.Poststop] = poststop
+		}
+		return nil
+	})
+	last := configs.NewFunctionHook(func(st *specs.State) error {
+		// Function hooks cannot be saved with the container's state.
+		cfg.Hooks[configs.Prestart], cfg.Hooks[configs.CreateRuntime] = prestart, createRuntime
+		held <- st.Pid
+		if !<-rs.release {
+			return errAborted
+		}
+		return nil
+	})
+	cfg.Hooks[configs.Prestart] = append(configs.HookList{first}, prestart...)
+	cfg.Hooks[configs.CreateRuntime] = append(slices.Clip(createRuntime), last)
+	return held
+}
+
+// PID is the held process's id, and the restored init's.
+func (rs *Restore) PID() int { return rs.pid }
+
+// Finish lets the restore go on and returns the restored container. After an
+// error nothing of it is left.
+func (rs *Restore) Finish(ctx context.Context) (*Container, *Process, error) {
+	if !rs.claimed.CompareAndSwap(false, true) {
+		return nil, nil, errAborted
+	}
+	rs.release <- true
+	select {
+	case err := <-rs.done:
+		if err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w", rs.spec.ID, err), rs.scrub())
+		}
+	case <-ctx.Done():
+		return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w", rs.spec.ID, ctx.Err()), rs.kill())
+	}
+	// libcontainer's Container is of no use after a restore (runc issue 5370):
+	// load it anew, and keep the Process for waiting.
+	c, err := libcontainer.Load(rs.runtime.Root, rs.spec.ID)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("load restored container %s: %w", rs.spec.ID, err), rs.scrub())
+	}
+	return rs.runtime.wrap(rs.spec, c), newProcess(rs.pid, rs.process), nil
+}
+
+// Abort gives a held restore up. Nothing of it is left afterwards. A restore
+// that is being finished cannot be given up: ok is false.
+func (rs *Restore) Abort() (ok bool, err error) {
+	if !rs.claimed.CompareAndSwap(false, true) {
+		return false, nil
+	}
+	rs.release <- false
+	return true, rs.kill()
+}
+
+// abortTimeout bounds how long CRIU may take to end after its cgroup was killed.
+const abortTimeout = 10 * time.Second
+
+// kill ends CRIU, which runs in the container's cgroup, and what it restored.
+func (rs *Restore) kill() error {
+	// CRIU first gets the chance to end by itself: the hook has failed.
+	timer := time.NewTimer(abortTimeout)
+	defer timer.Stop()
+	var errs []error
+	for grace := time.After(abortTimeout / 20); ; {
+		select {
+		case <-rs.done:
+			return errors.Join(append(errs, rs.scrub())...)
+		case <-grace:
+			errs = append(errs, killCgroup(rs.cm))
+		case <-timer.C:
+			return errors.Join(append(errs, fmt.Errorf("CRIU did not end within %s: %w", abortTimeout, context.DeadlineExceeded))...)
+		}
+	}
+}
+
+// scrub removes what a failed restore left: processes, which are children of
+// ours because CRIU makes them its siblings, cgroup and state.
+// Precondition: libcontainer's Restore has returned.
+func (rs *Restore) scrub() error {
+	errs := []error{killCgroup(rs.cm)}
+	reap(rs.pid)
+	errs = append(errs, retry(destroyAttempts, rs.c.Destroy))
+	return errors.Join(errs...)
+}

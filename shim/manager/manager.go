@@ -1,0 +1,256 @@
+// Package manager is the shim's short-lived side: containerd executes the
+// binary to start a shim's server (or to join that of a pod), to clean up after
+// one that died, and to learn what the runtime can do.
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	goruntime "runtime"
+	"syscall"
+	"time"
+
+	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/runc/options"
+	_ "github.com/containerd/containerd/api/types/runtimeoptions/v1" // CRI's options
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/schedcore"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/containerd/typeurl/v2"
+	"github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/containerd-snap/snap/oci/spec"
+	"github.com/containerd-snap/snap/shim/libct"
+	runtimeopts "github.com/containerd-snap/snap/shim/options"
+	"github.com/containerd-snap/snap/shim/rootfs"
+	"github.com/containerd-snap/snap/shim/start"
+)
+
+// bootstrapVersion is that of the task API which the server speaks: one shim
+// for several containers.
+const bootstrapVersion = 3
+
+// groupLabels are the annotations that name the group (pod) whose shim a
+// container shares; the first that is set counts. The first is runc's, which
+// users of the stock shim set.
+var groupLabels = []string{"io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"}
+
+// Manager implements containerd's shim.Shim.
+type Manager struct {
+	name, version string
+}
+
+var _ shim.Shim = (*Manager)(nil)
+
+// New returns the manager of the runtime called name.
+func New(name, version string) *Manager { return &Manager{name: name, version: version} }
+
+// Name is the runtime's name.
+func (m *Manager) Name() string { return m.name }
+
+// Start starts a server for the container in the working directory, unless the
+// one of its group runs already, and answers its address.
+func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *bootapi.BootstrapResult, retErr error) {
+	debug := params.GetLogLevel() <= bootapi.LogLevel_LOG_LEVEL_DEBUG
+	group, err := groupOf(params.GetInstanceID())
+	if err != nil {
+		return nil, err
+	}
+	dir := params.GetSocketDir()
+	if dir == "" {
+		dir = filepath.Join(defaults.DefaultStateDir, "s")
+	}
+	result := &bootapi.BootstrapResult{Version: bootstrapVersion, Protocol: "ttrpc"}
+	var files []*os.File
+	for _, forDebug := range []bool{false, true} {
+		if forDebug && !debug {
+			continue
+		}
+		s, err := listen(ctx, dir, params.GetContainerdGrpcAddress(), group, forDebug)
+		if errdefs.IsAlreadyExists(err) {
+			result.Address = s.address
+			return result, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer s.close(&retErr)
+		files = append(files, s.file)
+		if !forDebug {
+			result.Address = s.address
+		}
+	}
+	cmd, err := m.server(ctx, params, result.Address, debug)
+	if err != nil {
+		return nil, err
+	}
+	cmd.ExtraFiles = files
+	if err := run(cmd); err != nil {
+		return nil, fmt.Errorf("start the shim's server: %w", err)
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, cmd.Process.Kill())
+		}
+	}()
+	if err := joinShimCgroup(params, cmd.Process.Pid); err != nil {
+		return nil, err
+	}
+	if err := shim.AdjustOOMScore(cmd.Process.Pid); err != nil {
+		return nil, fmt.Errorf("adjust the OOM score of the shim: %w", err)
+	}
+	return result, nil
+}
+
+// run starts the server, in a core scheduling domain of its own where
+// containerd's environment asks for it.
+func run(cmd *exec.Cmd) error {
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	if os.Getenv("SCHED_CORE") != "" {
+		if err := schedcore.Create(schedcore.ProcessGroup); err != nil {
+			return fmt.Errorf("enable core scheduling: %w", err)
+		}
+	}
+	return cmd.Start()
+}
+
+// EnvAddress tells the server its own address.
+const EnvAddress = "CONTAINERD_SNAP_ADDRESS"
+
+// server is the command of the long-lived process: the same binary, without an action.
+func (m *Manager) server(ctx context.Context, params *bootapi.BootstrapParams, address string, debug bool) (*exec.Cmd, error) {
+	ns, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"-namespace", ns, "-id", params.GetInstanceID(), "-address", params.GetContainerdGrpcAddress()}
+	if debug {
+		args = append(args, "-debug")
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=4", EnvAddress+"="+address)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd, nil
+}
+
+func groupOf(id string) (string, error) {
+	bundle, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	annotations, err := spec.LoadAnnotations(bundle)
+	if err != nil {
+		return "", err
+	}
+	for _, l := range groupLabels {
+		if g, ok := annotations[l]; ok {
+			return g, nil
+		}
+	}
+	return id, nil
+}
+
+// joinShimCgroup moves the server to the cgroup that runc's options name.
+func joinShimCgroup(params *bootapi.BootstrapParams, pid int) error {
+	var opts options.Options
+	found, err := params.FindExtension(&opts)
+	if err != nil {
+		return fmt.Errorf("read runtime options: %w", err)
+	}
+	if !found || opts.GetShimCgroup() == "" {
+		return nil
+	}
+	path := opts.GetShimCgroup()
+	if cgroups.IsCgroup2UnifiedMode() {
+		err = cgroups.WriteCgroupProc(filepath.Join("/sys/fs/cgroup", path), pid)
+	} else {
+		err = joinV1(path, pid)
+	}
+	if err != nil {
+		return fmt.Errorf("join shim cgroup %s: %w", path, err)
+	}
+	return nil
+}
+
+func joinV1(path string, pid int) error {
+	subsystems, err := cgroups.GetAllSubsystems()
+	if err != nil {
+		return err
+	}
+	for _, s := range subsystems {
+		mnt, err := cgroups.FindCgroupMountpoint("", s)
+		if err != nil {
+			continue
+		}
+		if err := cgroups.WriteCgroupProc(filepath.Join(mnt, path), pid); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stop cleans up after a server that died: it ends what is left of the
+// container and answers how its init ended, as far as that is known.
+func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return shim.StopStatus{}, err
+	}
+	bundle := filepath.Join(filepath.Dir(cwd), id)
+	ns, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return shim.StopStatus{}, err
+	}
+	opts, err := runtimeopts.Read(bundle)
+	if err != nil {
+		return shim.StopStatus{}, err
+	}
+	if err := start.Remove(ns, id, bundle, opts); err != nil {
+		log.G(ctx).WithError(err).WithField("id", id).Warn("remove what the container left")
+	}
+	if err := rootfs.Unmount(filepath.Join(bundle, "rootfs")); err != nil {
+		log.G(ctx).WithError(err).WithField("id", id).Warn("remove what the container left")
+	}
+	exit, err := start.ReadExit(bundle)
+	if err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			log.G(ctx).WithError(err).WithField("id", id).Warn("the exit status is not known")
+		}
+		exit.Status, exit.At = 128+int(unix.SIGKILL), time.Now()
+	}
+	return shim.StopStatus{Pid: exit.PID, ExitStatus: exit.Status, ExitedAt: exit.At}, nil
+}
+
+// Info tells what the runtime is and can do.
+func (m *Manager) Info(_ context.Context, r io.Reader) (*types.RuntimeInfo, error) {
+	info := &types.RuntimeInfo{Name: m.name, Version: &types.RuntimeVersion{Version: m.version}}
+	opts, err := shim.ReadRuntimeOptions[proto.Message](r)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("read runtime options: %w", err)
+	}
+	if opts != nil {
+		if info.Options, err = typeurl.MarshalAnyToProto(opts); err != nil {
+			return nil, fmt.Errorf("encode %T: %w", opts, err)
+		}
+	}
+	if info.Features, err = typeurl.MarshalAnyToProto(libct.Features()); err != nil {
+		return nil, fmt.Errorf("encode features: %w", err)
+	}
+	return info, nil
+}

@@ -1,0 +1,57 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/errdefs"
+)
+
+// socket is one that the server is to inherit.
+type socket struct {
+	address  string
+	listener *net.UnixListener
+	file     *os.File
+}
+
+// listen makes the socket of a group of containers. AlreadyExists, with its
+// address, if a server answers on it.
+func listen(ctx context.Context, dir, containerd, group string, debug bool) (*socket, error) {
+	address, err := shim.CreateSocketAddress(ctx, dir, containerd, group, debug)
+	if err != nil {
+		return nil, err
+	}
+	l, err := shim.NewSocket(address)
+	if shim.SocketEaddrinuse(err) {
+		if !debug && shim.CanConnect(address) {
+			return &socket{address: address}, fmt.Errorf("shim of %s: %w", group, errdefs.ErrAlreadyExists)
+		}
+		// Left by a server that was killed.
+		if err := shim.RemoveSocket(address); err != nil {
+			return nil, fmt.Errorf("remove the socket of a dead shim: %w", err)
+		}
+		l, err = shim.NewSocket(address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make the shim's socket %s: %w", address, err)
+	}
+	f, err := l.File()
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &socket{address: address, listener: l, file: f}, nil
+}
+
+// close lets go of the socket, which lives on in the server; after an error it
+// removes it.
+func (s *socket) close(err *error) {
+	if *err != nil {
+		s.listener.Close()
+		_ = shim.RemoveSocket(s.address)
+	}
+	s.file.Close()
+}

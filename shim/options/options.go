@@ -1,0 +1,105 @@
+// Package options decodes the runtime options that containerd hands to the
+// shim, and keeps them in the bundle for the process that cleans up after a
+// shim that died.
+package options
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+)
+
+// DefaultRoot is where the state of containers is kept, one directory a
+// namespace, unless the options name another.
+const DefaultRoot = "/run/containerd/snap"
+
+// file is where options are kept below a bundle; the stock shim uses the same.
+const file = "options.json"
+
+// Options are runc's runtime options, as far as they mean something to a shim
+// that runs no binary, and the path of a configuration file of ours.
+type Options struct {
+	// Root is the directory of the containers' state, without the namespace.
+	Root          string `json:"root"`
+	NoPivotRoot   bool   `json:"noPivotRoot,omitempty"`
+	NoNewKeyring  bool   `json:"noNewKeyring,omitempty"`
+	SystemdCgroup bool   `json:"systemdCgroup,omitempty"`
+	// IOUID and IOGID own the pipes of a process.
+	IOUID int `json:"ioUid,omitempty"`
+	IOGID int `json:"ioGid,omitempty"`
+	// CRIUWorkPath is where CRIU writes its logs; empty for the bundle.
+	CRIUWorkPath string `json:"criuWorkPath,omitempty"`
+	// ShimCgroup is the cgroup that the shim itself joins.
+	ShimCgroup string `json:"shimCgroup,omitempty"`
+}
+
+// Decode reads options of a request: runc's, generic ones as CRI sends them
+// for a handler with an options table, or none. InvalidArgument for others.
+func Decode(any typeurl.Any) (Options, error) {
+	o := Options{Root: DefaultRoot}
+	if any == nil || len(any.GetValue()) == 0 {
+		return o, nil
+	}
+	v, err := typeurl.UnmarshalAny(any)
+	if err != nil {
+		return o, fmt.Errorf("decode runtime options of type %q: this runtime takes %s or %s: %w",
+			any.GetTypeUrl(), runcType, genericType, errors.Join(errdefs.ErrInvalidArgument, err))
+	}
+	switch v := v.(type) {
+	case *options.Options:
+		if v.Root != "" {
+			o.Root = v.Root
+		}
+		o.NoPivotRoot = v.NoPivotRoot
+		o.NoNewKeyring = v.NoNewKeyring
+		o.SystemdCgroup = v.SystemdCgroup
+		o.IOUID = int(v.IoUid)
+		o.IOGID = int(v.IoGid)
+		o.CRIUWorkPath = v.CriuWorkPath
+		o.ShimCgroup = v.ShimCgroup
+		return o, nil
+	case *runtimeoptions.Options:
+		return o, nil
+	default:
+		return o, fmt.Errorf("runtime options are of type %q: this runtime takes %s or %s: %w",
+			any.GetTypeUrl(), runcType, genericType, errdefs.ErrInvalidArgument)
+	}
+}
+
+const (
+	runcType    = "containerd.runc.v1.Options"
+	genericType = "runtimeoptions.v1.Options"
+)
+
+// Write keeps the options in the bundle.
+func (o Options) Write(bundle string) error {
+	data, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(bundle, file), data, 0o600)
+}
+
+// Read reads what Write kept; the defaults if nothing was.
+func Read(bundle string) (Options, error) {
+	o := Options{Root: DefaultRoot}
+	data, err := os.ReadFile(filepath.Join(bundle, file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return o, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &o)
+	}
+	if err != nil {
+		return o, fmt.Errorf("read the options kept in bundle %s: %w", bundle, err)
+	}
+	return o, nil
+}

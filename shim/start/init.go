@@ -1,0 +1,416 @@
+package start
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/shim/cgroup"
+	"github.com/containerd-snap/snap/shim/libct"
+	"github.com/containerd-snap/snap/shim/lifecycle"
+	"github.com/containerd-snap/snap/shim/rootfs"
+	"github.com/containerd-snap/snap/shim/stdio"
+)
+
+var _ lifecycle.Init = (*Init)(nil)
+
+// Init is a container with its first process: booted, or being restored.
+type Init struct {
+	starter *Starter
+	req     Request
+	oci     *specs.Spec
+	plan    *plan
+	rootfs  *rootfs.Rootfs
+	io      *stdio.Session
+	rec     *recorder
+	oom     func()
+	// ns are the namespaces made for a restore; nil if there was none.
+	ns *libct.Namespaces
+	// exit gets how init ended, once.
+	exit    chan lifecycle.Exit
+	endOnce sync.Once
+
+	// mu guards the fields below.
+	mu sync.Mutex
+	// held is a restore that waits for Start. Exactly one of held and live is
+	// set until the end.
+	held *libct.Restore
+	live *live
+	// killed is the signal that ended a held restore, or that a restore under
+	// way was sent: what then fails is not to be followed by a boot.
+	killed unix.Signal
+}
+
+// live is a container with a running, or startable, init.
+type live struct {
+	c      *libct.Container
+	p      *libct.Process
+	cgroup *cgroup.Cgroup
+	oom    *cgroup.OOMWatch
+}
+
+// Bundle is the container's bundle.
+func (i *Init) Bundle() string { return i.req.Bundle }
+
+// Restores says that Start finishes a restore.
+func (i *Init) Restores() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.held != nil
+}
+
+// PID is init's process id; 0 once a held restore was given up.
+func (i *Init) PID() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case i.live != nil:
+		return i.live.p.PID()
+	case i.held != nil:
+		return i.held.PID()
+	}
+	return 0
+}
+
+// Wait blocks until init has ended. OOM kills have been told by then, and the
+// exit status is kept in the bundle.
+func (i *Init) Wait() lifecycle.Exit { return <-i.exit }
+
+// adopt takes over a container whose init exists, and waits for its exit.
+func (i *Init) adopt(ctx context.Context, c *libct.Container, p *libct.Process) error {
+	l := &live{c: c, p: p}
+	paths, err := c.CgroupPaths()
+	if err != nil {
+		return fmt.Errorf("find the cgroup of container %s: %w", i.req.ID, err)
+	}
+	// As under the stock shim, metrics and OOM events that are not to be had
+	// are no reason not to run.
+	if l.cgroup, err = cgroup.Load(p.PID()); err != nil {
+		log.G(ctx).WithError(err).WithField("id", i.req.ID).Warn("no metrics")
+	}
+	if err := l.cgroup.EnableControllers(); err != nil {
+		log.G(ctx).WithError(err).WithField("id", i.req.ID).Debug("enable cgroup controllers")
+	}
+	if l.oom, err = cgroup.WatchOOM(paths, i.oom); err != nil {
+		log.G(ctx).WithError(err).WithField("id", i.req.ID).Warn("no OOM events")
+	}
+	i.io.CloseProcessFiles()
+	if i.req.Stdio.Terminal {
+		if err := i.io.ReceiveConsole(ctx); err != nil {
+			l.oom.Stop()
+			return err
+		}
+	}
+	i.mu.Lock()
+	i.live, i.held = l, nil
+	i.mu.Unlock()
+	go func() {
+		status, err := p.Wait()
+		if err != nil {
+			log.G(ctx).WithError(err).WithField("id", i.req.ID).Error("wait for init")
+		}
+		l.oom.Stop()
+		i.ended(lifecycle.Exit{PID: p.PID(), Status: status, At: time.Now()})
+	}()
+	return nil
+}
+
+// discard removes a container that could not be adopted.
+func discard(c *libct.Container, p *libct.Process) error {
+	err := c.KillAll()
+	_, werr := p.Wait()
+	return errors.Join(err, werr, c.Destroy())
+}
+
+// ended notes init's end: in the bundle first, so that it is known even if the
+// shim dies before anybody asks.
+func (i *Init) ended(e lifecycle.Exit) {
+	i.endOnce.Do(func() {
+		if err := WriteExit(i.req.Bundle, e); err != nil {
+			log.L.WithError(err).WithField("id", i.req.ID).Error("keep the exit status")
+		}
+		i.io.Exited()
+		i.exit <- e
+	})
+}
+
+// Start releases a booted init, or finishes the restore; if that fails it boots
+// within the same call, unless a restore was demanded.
+func (i *Init) Start(ctx context.Context) error {
+	// A start that has begun is finished even if its caller goes away: the
+	// program may run already.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
+	defer cancel()
+	i.mu.Lock()
+	rs, l := i.held, i.live
+	i.mu.Unlock()
+	if rs == nil {
+		if l == nil {
+			return fmt.Errorf("its init was ended before it was started: %w", errdefs.ErrFailedPrecondition)
+		}
+		return i.release(ctx, l)
+	}
+	i.rec.resume()
+	err := i.finish(ctx, rs)
+	if err == nil {
+		i.rec.done(ctx, i.PID())
+		return nil
+	}
+	i.mu.Lock()
+	killed := i.killed
+	i.held = nil
+	i.mu.Unlock()
+	if killed != 0 {
+		i.end(rs, killed)
+		return fmt.Errorf("its init was ended by signal %d during the restore: %w", killed, errdefs.ErrFailedPrecondition)
+	}
+	i.countFailure(ctx, err)
+	if i.plan.decision.Demanded {
+		err = fmt.Errorf("restore from checkpoint %s, which was asked for: %w", i.plan.ref, err)
+		i.rec.failed(ctx, err)
+		i.end(rs, unix.SIGKILL)
+		return err
+	}
+	if err = i.fellBack(ctx, err); err == nil {
+		err = i.boot(ctx)
+	}
+	if err != nil {
+		i.rec.failed(ctx, err)
+		i.end(rs, unix.SIGKILL)
+		return fmt.Errorf("boot after the failed restore: %w", err)
+	}
+	i.mu.Lock()
+	l = i.live
+	i.mu.Unlock()
+	return i.release(ctx, l)
+}
+
+// end reports the end of an init that was never released.
+func (i *Init) end(rs *libct.Restore, sig unix.Signal) {
+	i.plan.letGo()
+	i.ended(lifecycle.Exit{PID: rs.PID(), Status: exitSignalOffset + int(sig), At: time.Now()})
+}
+
+const exitSignalOffset = 128
+
+// release lets a booted program run.
+func (i *Init) release(ctx context.Context, l *live) error {
+	i.rec.resume()
+	if err := l.c.Release(); err != nil {
+		i.rec.failed(ctx, err)
+		return errors.Join(err, l.c.KillAll())
+	}
+	i.rec.phase("release")
+	i.rec.done(ctx, l.p.PID())
+	return nil
+}
+
+// finish lets the held restore go on. After an error nothing of the attempt is
+// left but the namespaces, which the boot that follows joins.
+func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
+	c, p, err := rs.Finish(ctx)
+	if err == nil {
+		i.rec.phase("restore")
+		i.reapply(ctx, c)
+		if err = i.adopt(ctx, c, p); err != nil {
+			err = errors.Join(err, discard(c, p))
+		}
+	}
+	if err != nil {
+		return errors.Join(i.diagnose(err), i.undoRootfs())
+	}
+	i.plan.letGo()
+	if i.plan.entry != nil {
+		if err := i.starter.Store.RecordSuccess(i.plan.entry.Digest, time.Now()); err != nil {
+			log.G(ctx).WithError(err).Warn("count the restore")
+		}
+	}
+	return nil
+}
+
+// undoRootfs takes back what a restore did to the root file system.
+func (i *Init) undoRootfs() error {
+	err := i.rootfs.Unmount()
+	if err == nil && i.plan.diff != "" {
+		err = i.rootfs.Reset()
+	}
+	return err
+}
+
+// Signal sends sig to init. A held restore, which no signal reaches yet, is
+// given up for one that would end the program's init before it runs.
+func (i *Init) Signal(_ context.Context, sig unix.Signal) error {
+	i.mu.Lock()
+	l, rs := i.live, i.held
+	giveUp := rs != nil && fatal(sig) && i.killed == 0
+	if giveUp {
+		i.killed = sig
+	}
+	i.mu.Unlock()
+	switch {
+	case l != nil && sig == unix.SIGKILL:
+		return l.c.KillAll()
+	case l != nil:
+		return l.p.Signal(sig)
+	case !giveUp && rs != nil:
+		return nil
+	case rs == nil:
+		return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
+	}
+	ok, err := rs.Abort()
+	if !ok {
+		// CRIU fails when the process is gone, and Start says why.
+		return unix.Kill(rs.PID(), unix.SIGKILL)
+	}
+	err = errors.Join(err, i.undoRootfs())
+	i.mu.Lock()
+	i.held = nil
+	i.mu.Unlock()
+	i.end(rs, sig)
+	return err
+}
+
+// fatal says whether sig would end an init that waits for Start.
+func fatal(sig unix.Signal) bool {
+	switch sig {
+	case unix.SIGKILL, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
+		return true
+	}
+	return false
+}
+
+// SignalAll sends sig to all processes of the container.
+func (i *Init) SignalAll(ctx context.Context, sig unix.Signal) error {
+	l := i.liveNow()
+	if l == nil || sig == unix.SIGKILL {
+		return i.Signal(ctx, sig)
+	}
+	pids, err := l.c.PIDs()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+// KillRest ends what init may have left behind in a pid namespace that is not
+// the container's own; in its own, the kernel has done so.
+func (i *Init) KillRest(context.Context) error {
+	if l := i.liveNow(); l != nil && !l.c.PrivatePIDNS() {
+		return l.c.KillAll()
+	}
+	return nil
+}
+
+func (i *Init) liveNow() *live {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.live
+}
+
+// mustLive returns the container for what needs one that runs.
+func (i *Init) mustLive() (*live, error) {
+	if l := i.liveNow(); l != nil {
+		return l, nil
+	}
+	return nil, fmt.Errorf("container %s is held in a restore until it is started: %w", i.req.ID, errdefs.ErrFailedPrecondition)
+}
+
+// Pause freezes the container.
+func (i *Init) Pause(context.Context) error {
+	l, err := i.mustLive()
+	if err != nil {
+		return err
+	}
+	return l.c.Freeze()
+}
+
+// Resume thaws it.
+func (i *Init) Resume(context.Context) error {
+	l, err := i.mustLive()
+	if err != nil {
+		return err
+	}
+	return l.c.Thaw()
+}
+
+// Update applies resources.
+func (i *Init) Update(_ context.Context, r *specs.LinuxResources) error {
+	l, err := i.mustLive()
+	if err != nil {
+		return err
+	}
+	return l.c.Update(r)
+}
+
+// PIDs lists the container's processes: the held one alone before Start.
+func (i *Init) PIDs(context.Context) ([]int, error) {
+	if l := i.liveNow(); l != nil {
+		return l.c.PIDs()
+	}
+	if pid := i.PID(); pid != 0 {
+		return []int{pid}, nil
+	}
+	return nil, nil
+}
+
+// Stats returns the cgroup's metrics. NotFound before a held restore has a container.
+func (i *Init) Stats() (any, error) {
+	l, err := i.mustLive()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	}
+	return l.cgroup.Stats()
+}
+
+// Resize sets the size of init's terminal.
+func (i *Init) Resize(width, height uint32) error {
+	return i.io.Resize(uint16(width), uint16(height))
+}
+
+// CloseStdin gives init the end of its input.
+func (i *Init) CloseStdin() error { return i.io.CloseStdin() }
+
+// Close waits for the last output within ctx, and lets go of the streams.
+func (i *Init) Close(ctx context.Context) error { return closeStreams(ctx, i.io, i.req.ID) }
+
+// closeStreams drains and closes. Output that nobody took in time is lost and
+// told of in the log; it is no reason not to delete the process.
+func closeStreams(ctx context.Context, s *stdio.Session, id string) error {
+	if err := s.Drain(ctx); err != nil {
+		log.G(ctx).WithError(err).WithField("id", id).Warn("drain output")
+	}
+	return s.Close()
+}
+
+// Destroy removes container, mounts and namespaces. Precondition: init has ended.
+func (i *Init) Destroy(ctx context.Context) error {
+	var errs []error
+	if l := i.liveNow(); l != nil {
+		l.oom.Stop()
+		errs = append(errs, l.c.Destroy())
+	}
+	i.plan.letGo()
+	errs = append(errs, i.rootfs.Unmount())
+	if i.ns != nil {
+		errs = append(errs, i.ns.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// files are the process's ends of its streams.
+func (i *Init) files() libct.Files {
+	f := i.io.ProcessFiles()
+	return libct.Files{Stdin: f[0], Stdout: f[1], Stderr: f[2], Console: i.io.ConsoleSocket()}
+}

@@ -1,0 +1,107 @@
+package start
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/containerd-snap/snap/checkpoint"
+)
+
+// recorder measures one start and keeps its record.
+type recorder struct {
+	s *Starter
+
+	// mu guards the fields below.
+	mu    sync.Mutex
+	start checkpoint.Start
+	// begun is when the current half (Create or Start) began, last when the
+	// last phase ended.
+	last time.Time
+}
+
+func newRecorder(s *Starter, req Request) *recorder {
+	now := time.Now()
+	return &recorder{s: s, last: now, start: checkpoint.Start{
+		Namespace: s.Namespace,
+		Container: req.ID,
+		Bundle:    req.Bundle,
+		ShimPID:   os.Getpid(),
+		Address:   s.Address,
+		At:        now,
+	}}
+}
+
+// phase ends a phase.
+func (r *recorder) phase(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	r.start.Phases = append(r.start.Phases, checkpoint.Phase{Name: name, MS: milliseconds(now.Sub(r.last))})
+	r.last = now
+}
+
+// resume begins the second half: what was between Create and Start is the caller's time.
+func (r *recorder) resume() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = time.Now()
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func (r *recorder) decided(d checkpoint.Decision, f checkpoint.Fingerprint) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.start.Decision, r.start.Outcome, r.start.Fingerprint = d, d.Action, f
+}
+
+func (r *recorder) fellBack(ctx context.Context, cause error) {
+	r.mu.Lock()
+	r.start.Outcome, r.start.Fallback = checkpoint.Boot, cause.Error()
+	d := r.start.Decision
+	r.mu.Unlock()
+	r.phase("failed restore")
+	log.G(ctx).WithFields(log.Fields{"id": r.start.Container, "ns": r.start.Namespace, "checkpoint": d.Digest, "reason": cause.Error()}).
+		Warn("restore failed: the task boots instead")
+}
+
+// failed keeps the record of a start that came to nothing.
+func (r *recorder) failed(ctx context.Context, cause error) {
+	r.mu.Lock()
+	r.start.Error = cause.Error()
+	r.mu.Unlock()
+	r.keep(ctx)
+}
+
+// done keeps the record of a start that succeeded, and logs its one line.
+func (r *recorder) done(ctx context.Context, pid int) {
+	r.mu.Lock()
+	r.start.PID = pid
+	st := r.start
+	var total float64
+	for _, p := range st.Phases {
+		total += p.MS
+	}
+	r.mu.Unlock()
+	log.G(ctx).WithFields(log.Fields{
+		"id": st.Container, "ns": st.Namespace, "checkpoint": st.Decision.Digest,
+		"decision": st.Decision.Action, "outcome": st.Outcome, "reason": st.Decision.Reason, "took_ms": total,
+	}).Info("task started")
+	r.keep(ctx)
+}
+
+func (r *recorder) keep(ctx context.Context) {
+	if r.s.Store == nil {
+		return
+	}
+	r.mu.Lock()
+	st := r.start
+	r.mu.Unlock()
+	if err := r.s.Store.PutStart(st); err != nil {
+		log.G(ctx).WithError(err).Warn("keep the record of the start")
+	}
+}

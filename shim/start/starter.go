@@ -1,0 +1,302 @@
+// Package start brings a task to life: it decides whether the container is
+// restored or booted, does it, and boots where a restore failed, leaving no
+// trace of the attempt. It also takes checkpoints, because what is captured
+// and what can be restored must agree.
+//
+// It is what lifecycle knows as Init. Its locks: an Init's mu guards which of
+// its halves (held restore or live container) is valid; it is not held across
+// calls to libcontainer or CRIU.
+package start
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/checkpoint/store"
+	"github.com/containerd-snap/snap/oci/spec"
+	"github.com/containerd-snap/snap/shim/identity"
+	"github.com/containerd-snap/snap/shim/libct"
+	"github.com/containerd-snap/snap/shim/lifecycle"
+	"github.com/containerd-snap/snap/shim/options"
+	"github.com/containerd-snap/snap/shim/rootfs"
+	"github.com/containerd-snap/snap/shim/stdio"
+)
+
+// Identifier says what a container is made of.
+type Identifier interface {
+	Lookup(ctx context.Context, id string) (identity.Identity, error)
+}
+
+// Starter starts the containers of one shim.
+type Starter struct {
+	// Namespace is containerd's.
+	Namespace string
+	// Address is the shim's own ttrpc address, for the record of a start.
+	Address string
+	// Images says what a container is made of.
+	Images Identifier
+	// Store is the node's registry of checkpoints. Nil, with StoreErr, if it
+	// could not be opened: containers then boot.
+	Store    *store.Store
+	StoreErr error
+}
+
+// Request is what Create asks for.
+type Request struct {
+	ID, Bundle string
+	Stdio      lifecycle.Stdio
+	Mounts     []mount.Mount
+	Options    options.Options
+	// Checkpoint is a directory of CRIU images to restore from, as the caller
+	// of Create may give one; empty for the store's choice.
+	Checkpoint string
+}
+
+// work is where CRIU's logs of a container go, below its bundle.
+const work = "criu"
+
+// Launch prepares the task up to the point where only Start is missing. After
+// an error nothing of it is left.
+func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init, retErr error) {
+	i := &Init{
+		starter: s,
+		req:     req,
+		oom:     oom,
+		exit:    make(chan lifecycle.Exit, 1),
+		rec:     newRecorder(s, req),
+		rootfs:  rootfs.New(req.Bundle, req.Mounts),
+	}
+	defer func() {
+		if retErr != nil {
+			i.rec.failed(ctx, retErr)
+			if i.plan != nil {
+				i.plan.letGo()
+			}
+			if i.io != nil {
+				retErr = errors.Join(retErr, i.io.Close())
+			}
+		}
+	}()
+	var err error
+	if i.oci, err = spec.Load(req.Bundle); err != nil {
+		return nil, invalid(err)
+	}
+	i.oci.Process.Terminal = req.Stdio.Terminal
+	settings, err := spec.ParseSettings(i.oci.Annotations)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	std := stdio.Config(req.Stdio)
+	if err := std.Validate(); err != nil {
+		return nil, invalid(err)
+	}
+	if err := req.Options.Write(req.Bundle); err != nil {
+		return nil, err
+	}
+	i.rec.phase("spec")
+	p, err := s.plan(ctx, i, settings)
+	if err != nil {
+		return nil, err
+	}
+	i.plan = p
+	i.rec.decided(p.decision, p.fingerprint)
+	i.rec.phase("decide")
+	if i.io, err = stdio.Open(req.ID, s.Namespace, std, req.Options.IOUID, req.Options.IOGID); err != nil {
+		return nil, err
+	}
+	if err := i.io.Start(ctx); err != nil {
+		return nil, err
+	}
+	i.rec.phase("stdio")
+	if p.decision.Action == checkpoint.Restore {
+		err := i.hold(ctx)
+		if err == nil {
+			return i, nil
+		}
+		i.countFailure(ctx, err)
+		if p.decision.Demanded {
+			return nil, fmt.Errorf("restore from checkpoint %s, which was asked for: %w", p.ref, err)
+		}
+		if err := i.fellBack(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+	if err := i.boot(ctx); err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+func invalid(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	}
+	return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+}
+
+// runtime is where libcontainer keeps the state of this namespace's containers.
+func runtime(o options.Options, namespace string) libct.Runtime {
+	return libct.Runtime{Root: filepath.Join(o.Root, namespace)}
+}
+
+// containerSpec describes the container to libct.
+func containerSpec(id, bundle string, oci *specs.Spec, o options.Options) libct.Spec {
+	return libct.Spec{
+		ID:            id,
+		Bundle:        bundle,
+		OCI:           oci,
+		SystemdCgroup: o.SystemdCgroup,
+		NoPivotRoot:   o.NoPivotRoot,
+		NoNewKeyring:  o.NoNewKeyring,
+	}
+}
+
+// boot mounts the root file system and makes an init that waits for Start.
+func (i *Init) boot(ctx context.Context) (retErr error) {
+	if err := i.rootfs.Mount(); err != nil {
+		return err
+	}
+	i.rec.phase("rootfs")
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, i.rootfs.Unmount())
+		}
+	}()
+	cs := containerSpec(i.req.ID, i.req.Bundle, i.oci, i.req.Options)
+	if i.ns != nil {
+		i.ns.Join(&cs)
+	}
+	c, p, err := runtime(i.req.Options, i.starter.Namespace).Boot(ctx, cs, i.files())
+	if err != nil {
+		return err
+	}
+	i.rec.phase("create")
+	if err := i.adopt(ctx, c, p); err != nil {
+		return errors.Join(err, discard(c, p))
+	}
+	return nil
+}
+
+// hold prepares a restore up to the point where the init exists. After an
+// error nothing of the attempt is left.
+func (i *Init) hold(ctx context.Context) (retErr error) {
+	p := i.plan
+	var undo []func() error
+	defer func() {
+		if retErr == nil {
+			return
+		}
+		errs := []error{retErr}
+		for n := len(undo) - 1; n >= 0; n-- {
+			errs = append(errs, undo[n]())
+		}
+		retErr = errors.Join(errs...)
+	}()
+	if err := p.verify(i.starter.Store); err != nil {
+		return err
+	}
+	i.rec.phase("verify")
+	if p.diff != "" {
+		if err := i.rootfs.Apply(ctx, p.diff); err != nil {
+			return err
+		}
+		undo = append(undo, i.rootfs.Reset)
+	}
+	undo = append(undo, i.rootfs.Unmount)
+	if err := i.rootfs.Mount(); err != nil {
+		return err
+	}
+	i.rec.phase("rootfs")
+	cs := containerSpec(i.req.ID, i.req.Bundle, i.oci, i.req.Options)
+	if p.detached {
+		ns, err := libct.NewNamespaces(i.oci)
+		if err != nil {
+			return err
+		}
+		i.ns = ns
+		ns.Join(&cs)
+		undo = append(undo, func() error { i.ns = nil; return ns.Close() })
+	}
+	if err := p.criu.Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
+		return err
+	}
+	workDir := i.workDir()
+	if err := os.MkdirAll(workDir, 0o700); err != nil {
+		return err
+	}
+	i.rec.phase("namespaces")
+	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
+	defer cancel()
+	rs, err := runtime(i.req.Options, i.starter.Namespace).Restore(ctx, cs, libct.Images{
+		Dir:            p.images,
+		Work:           workDir,
+		TCPEstablished: p.legacy,
+		Terminal:       i.oci.Process.Terminal,
+		FileLocks:      true,
+	}, i.files())
+	if err != nil {
+		return i.diagnose(err)
+	}
+	i.rec.phase("hold")
+	i.mu.Lock()
+	i.held = rs
+	i.mu.Unlock()
+	return nil
+}
+
+// restoreTimeout bounds a restore: longer than any disk needs for a large
+// program, short enough that a fallback still comes while somebody waits.
+const restoreTimeout = 2 * time.Minute
+
+func (i *Init) workDir() string {
+	if i.req.Options.CRIUWorkPath != "" {
+		return i.req.Options.CRIUWorkPath
+	}
+	return filepath.Join(i.req.Bundle, work)
+}
+
+// fellBack notes that a restore failed, and prepares for the boot instead.
+func (i *Init) fellBack(ctx context.Context, cause error) error {
+	i.rec.fellBack(ctx, cause)
+	i.plan.letGo()
+	if !i.req.Stdio.Terminal {
+		return nil
+	}
+	// The restore may have sent its terminal before it failed; it must not be
+	// taken for the boot's.
+	return i.io.RenewConsole()
+}
+
+// countFailure counts a failed restore against its checkpoint.
+func (i *Init) countFailure(ctx context.Context, cause error) {
+	if i.plan.entry == nil {
+		return
+	}
+	st, err := i.starter.Store.RecordFailure(i.plan.entry.Digest, cause.Error())
+	switch {
+	case err != nil:
+		log.G(ctx).WithError(err).Warn("count the failed restore")
+	case st.Quarantined():
+		log.G(ctx).WithField("checkpoint", i.plan.ref).WithField("reason", cause.Error()).
+			Warnf("checkpoint is quarantined after %d failed restores", st.Failures)
+	}
+}
+
+// Remove removes what a container left of whose shim nothing is known.
+func Remove(namespace, id, bundle string, o options.Options) error {
+	oci, err := spec.Load(bundle)
+	if err != nil {
+		return err
+	}
+	return runtime(o, namespace).Remove(containerSpec(id, bundle, oci, o))
+}

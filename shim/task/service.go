@@ -1,0 +1,400 @@
+// Package task is the shim's ttrpc edge: it decodes requests of containerd's
+// task service, calls the core and encodes its answers. Errors become gRPC
+// codes in one place, the interceptor.
+package task
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/protobuf"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
+	"github.com/containerd/typeurl/v2"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/shim/capture"
+	"github.com/containerd-snap/snap/shim/events"
+	"github.com/containerd-snap/snap/shim/libct"
+	"github.com/containerd-snap/snap/shim/lifecycle"
+	runtimeoptions "github.com/containerd-snap/snap/shim/options"
+	"github.com/containerd-snap/snap/shim/start"
+)
+
+var _ taskapi.TTRPCTaskService = (*Service)(nil)
+
+var empty = &emptypb.Empty{}
+
+// Service serves the task API, version 3, for the tasks of one shim.
+type Service struct {
+	tasks   *lifecycle.Registry
+	starter *start.Starter
+	// shutdown ends the shim.
+	shutdown func()
+}
+
+// New returns a service whose tasks are started by starter and send their
+// events to emit. shutdown is called when containerd asks for it and no task is left.
+func New(starter *start.Starter, emit lifecycle.Emitter, shutdown func()) *Service {
+	return &Service{tasks: lifecycle.NewRegistry(emit), starter: starter, shutdown: shutdown}
+}
+
+// RegisterTTRPC offers the service on a server.
+func (s *Service) RegisterTTRPC(server *ttrpc.Server) error {
+	taskapi.RegisterTTRPCTaskService(server, s)
+	capture.Register(server, s.capture)
+	return nil
+}
+
+// UnaryServerInterceptor maps the errors of all methods to gRPC codes.
+func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
+	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
+		resp, err := method(ctx, unmarshal)
+		if err != nil {
+			return nil, errgrpc.ToGRPC(err)
+		}
+		return resp, nil
+	}
+}
+
+// Create makes a task: booted or being restored, waiting for Start.
+func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	opts, err := runtimeoptions.Decode(r.GetOptions())
+	if err != nil {
+		return nil, fmt.Errorf("create task %s: %w", r.ID, err)
+	}
+	stdio := lifecycle.Stdio{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal}
+	mounts := make([]mount.Mount, 0, len(r.Rootfs))
+	for _, m := range r.Rootfs {
+		mounts = append(mounts, mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	detail := events.CreateDetail{Bundle: r.Bundle, Checkpoint: r.Checkpoint, Rootfs: r.Rootfs, Stdio: stdio}
+	t, err := s.tasks.Create(ctx, r.ID, stdio, detail, func(ctx context.Context, oom func()) (lifecycle.Init, error) {
+		return s.starter.Launch(ctx, start.Request{
+			ID:         r.ID,
+			Bundle:     r.Bundle,
+			Stdio:      stdio,
+			Mounts:     mounts,
+			Options:    opts,
+			Checkpoint: r.Checkpoint,
+		}, oom)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &taskapi.CreateTaskResponse{Pid: uint32(t.Init().PID())}, nil
+}
+
+// Start lets a task or an exec'd process run.
+func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	var pid int
+	if r.ExecID == "" {
+		pid, err = t.Start(ctx)
+	} else {
+		pid, err = t.StartExec(ctx, r.ExecID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &taskapi.StartResponse{Pid: uint32(pid)}, nil
+}
+
+// Delete removes a task or an exec'd process.
+func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	var exit lifecycle.Exit
+	if r.ExecID == "" {
+		exit, err = s.tasks.Delete(ctx, r.ID)
+	} else {
+		exit, err = t.DeleteExec(ctx, r.ExecID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &taskapi.DeleteResponse{
+		Pid:        uint32(exit.PID),
+		ExitStatus: uint32(exit.Status),
+		ExitedAt:   protobuf.ToTimestamp(exit.At),
+	}, nil
+}
+
+// Exec makes a further process known.
+func (s *Service) Exec(_ context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	var p specs.Process
+	if err := json.Unmarshal(r.GetSpec().GetValue(), &p); err != nil {
+		return nil, fmt.Errorf("decode the spec of process %s: %w: %w", r.ExecID, err, errdefs.ErrInvalidArgument)
+	}
+	if len(p.Args) == 0 || p.Cwd == "" {
+		return nil, fmt.Errorf("the spec of process %s lacks args or cwd: %w", r.ExecID, errdefs.ErrInvalidArgument)
+	}
+	return empty, t.AddExec(lifecycle.ExecConfig{
+		ID:    r.ExecID,
+		Spec:  &p,
+		Stdio: lifecycle.Stdio{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
+	})
+}
+
+// ResizePty sets the size of a terminal.
+func (s *Service) ResizePty(_ context.Context, r *taskapi.ResizePtyRequest) (*emptypb.Empty, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return empty, t.Resize(r.ExecID, r.Width, r.Height)
+}
+
+// State describes a process.
+func (s *Service) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.StateResponse, error) {
+	t, init, err := s.get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	i, err := t.Info(r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	id := i.ID
+	if i.ExecID != "" {
+		id = i.ExecID
+	}
+	return &taskapi.StateResponse{
+		ID:         id,
+		Bundle:     init.Bundle(),
+		Pid:        uint32(i.PID),
+		Status:     status(i.State),
+		Stdin:      i.Stdio.Stdin,
+		Stdout:     i.Stdio.Stdout,
+		Stderr:     i.Stdio.Stderr,
+		Terminal:   i.Stdio.Terminal,
+		ExitStatus: uint32(i.Exit.Status),
+		ExitedAt:   protobuf.ToTimestamp(i.Exit.At),
+	}, nil
+}
+
+// status maps a state to what the task API knows. While a checkpoint is taken
+// the task counts as running: for its user it does.
+func status(s lifecycle.State) task.Status {
+	switch s {
+	case lifecycle.Created, lifecycle.Starting, lifecycle.Restoring:
+		return task.Status_CREATED
+	case lifecycle.Running, lifecycle.Capturing:
+		return task.Status_RUNNING
+	case lifecycle.Pausing:
+		return task.Status_PAUSING
+	case lifecycle.Paused:
+		return task.Status_PAUSED
+	case lifecycle.Stopped, lifecycle.Deleted:
+		return task.Status_STOPPED
+	default:
+		return task.Status_UNKNOWN
+	}
+}
+
+// Pause freezes a task.
+func (s *Service) Pause(ctx context.Context, r *taskapi.PauseRequest) (*emptypb.Empty, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return empty, t.Pause(ctx)
+}
+
+// Resume thaws a task.
+func (s *Service) Resume(ctx context.Context, r *taskapi.ResumeRequest) (*emptypb.Empty, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return empty, t.Resume(ctx)
+}
+
+// Kill sends a signal.
+func (s *Service) Kill(ctx context.Context, r *taskapi.KillRequest) (*emptypb.Empty, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return empty, t.Kill(ctx, r.ExecID, unix.Signal(r.Signal), r.All)
+}
+
+// Pids lists a task's processes.
+func (s *Service) Pids(ctx context.Context, r *taskapi.PidsRequest) (*taskapi.PidsResponse, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	pids, execIDs, err := t.PIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &taskapi.PidsResponse{}
+	for _, pid := range pids {
+		info := &task.ProcessInfo{Pid: uint32(pid)}
+		if id, ok := execIDs[pid]; ok {
+			if info.Info, err = typeurl.MarshalAnyToProto(&options.ProcessDetails{ExecID: id}); err != nil {
+				return nil, fmt.Errorf("encode the details of process %d: %w", pid, err)
+			}
+		}
+		resp.Processes = append(resp.Processes, info)
+	}
+	return resp, nil
+}
+
+// CloseIO gives a process the end of its input.
+func (s *Service) CloseIO(_ context.Context, r *taskapi.CloseIORequest) (*emptypb.Empty, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return empty, t.CloseStdin(r.ExecID)
+}
+
+// Update changes a task's resources.
+func (s *Service) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	var res specs.LinuxResources
+	if err := json.Unmarshal(r.GetResources().GetValue(), &res); err != nil {
+		return nil, fmt.Errorf("decode the resources for task %s: %w: %w", r.ID, err, errdefs.ErrInvalidArgument)
+	}
+	return empty, t.Update(ctx, &res)
+}
+
+// Wait waits for a process's exit.
+func (s *Service) Wait(ctx context.Context, r *taskapi.WaitRequest) (*taskapi.WaitResponse, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	exit, err := t.Wait(ctx, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	return &taskapi.WaitResponse{ExitStatus: uint32(exit.Status), ExitedAt: protobuf.ToTimestamp(exit.At)}, nil
+}
+
+// Stats reads the metrics of a task's cgroup.
+func (s *Service) Stats(_ context.Context, r *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
+	t, err := s.tasks.Get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	stats, err := t.Stats()
+	if err != nil {
+		return nil, err
+	}
+	data, err := typeurl.MarshalAnyToProto(stats)
+	if err != nil {
+		return nil, fmt.Errorf("encode the metrics of task %s: %w", r.ID, err)
+	}
+	return &taskapi.StatsResponse{Stats: data}, nil
+}
+
+// Connect tells the shim's pid and the task's, if there is such a task.
+func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
+	resp := &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid())}
+	if t, err := s.tasks.Get(r.ID); err == nil {
+		resp.TaskPid = uint32(t.Init().PID())
+	}
+	return resp, nil
+}
+
+// Shutdown ends the shim if it has no task left.
+func (s *Service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
+	if s.tasks.Len() == 0 {
+		s.shutdown()
+	}
+	return empty, nil
+}
+
+// Checkpoint writes a task's images to a directory, as the stock shim does.
+// Without options the task goes on.
+func (s *Service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskRequest) (*emptypb.Empty, error) {
+	t, init, err := s.get(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	opts, err := checkpointOptions(r.GetOptions())
+	if err != nil {
+		return nil, err
+	}
+	if r.Path == "" {
+		return nil, fmt.Errorf("checkpoint task %s: no directory for the images is given: %w", r.ID, errdefs.ErrInvalidArgument)
+	}
+	return empty, t.Capture(ctx, func(ctx context.Context, _ bool) (string, error) {
+		return r.Path, init.Checkpoint(ctx, start.PlainCheckpoint{
+			Images: libct.Images{
+				Dir:                 r.Path,
+				Work:                opts.GetWorkPath(),
+				TCPEstablished:      opts.GetOpenTcp(),
+				FileLocks:           opts.GetFileLocks(),
+				ExternalUnixSockets: opts.GetExternalUnixSockets(),
+				Terminal:            opts.GetTerminal(),
+			},
+			ParentPath: opts.GetParentPath(),
+			Exit:       opts.GetExit(),
+		})
+	})
+}
+
+func checkpointOptions(any *anypb.Any) (*options.CheckpointOptions, error) {
+	if len(any.GetValue()) == 0 {
+		return nil, nil
+	}
+	var opts options.CheckpointOptions
+	if err := typeurl.UnmarshalTo(any, &opts); err != nil {
+		return nil, fmt.Errorf("decode checkpoint options of type %q: %w: %w", any.GetTypeUrl(), err, errdefs.ErrInvalidArgument)
+	}
+	return &opts, nil
+}
+
+// capture takes a checkpoint for the store.
+func (s *Service) capture(ctx context.Context, r capture.Request) (checkpoint.Entry, error) {
+	var e checkpoint.Entry
+	t, init, err := s.get(r.ID)
+	if err != nil {
+		return e, err
+	}
+	err = t.Capture(ctx, func(ctx context.Context, wasPaused bool) (string, error) {
+		e, err = init.Capture(ctx, start.Capture{Name: r.Name, Replace: r.Replace, Stop: r.Stop}, wasPaused)
+		return e.Digest, err
+	})
+	return e, err
+}
+
+// get finds a task with the init that started it.
+func (s *Service) get(id string) (*lifecycle.Task, *start.Init, error) {
+	t, err := s.tasks.Get(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	init, ok := t.Init().(*start.Init)
+	if !ok {
+		return nil, nil, fmt.Errorf("task %s was not started by this shim: %w", id, errdefs.ErrInternal)
+	}
+	return t, init, nil
+}

@@ -1,0 +1,46 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// InNetNS runs fn in the network namespace of the process pid.
+func InNetNS(pid int, fn func() error) error {
+	errc := make(chan error, 1)
+	go func() {
+		// The thread is never unlocked: it ends with the goroutine, so that
+		// nobody else finds himself in the container's network.
+		runtime.LockOSThread()
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+		if err != nil {
+			errc <- err
+			return
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			errc <- fmt.Errorf("enter the network namespace of process %d: %w", pid, err)
+			return
+		}
+		errc <- fn()
+	}()
+	return <-errc
+}
+
+// DialIn connects to a TCP address as seen from inside the network namespace
+// of the process pid.
+func DialIn(ctx context.Context, pid int, address string) (net.Conn, error) {
+	var conn net.Conn
+	err := InNetNS(pid, func() (err error) {
+		// The address is an IP: without a name to look up and with one address to
+		// try, the socket is made on this thread.
+		conn, err = (&net.Dialer{FallbackDelay: -1}).DialContext(ctx, "tcp", address)
+		return err
+	})
+	return conn, err
+}

@@ -1,0 +1,235 @@
+package harness
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"golang.org/x/sys/unix"
+)
+
+// NoCRIU as Options.CRIU leaves the node without CRIU.
+const NoCRIU = "none"
+
+// Options says what a node is to be like. The zero value is a plain one.
+type Options struct {
+	// Parent is the directory in which the node's own is made; empty for the
+	// system's temporary one. Paths of sockets lie below it: keep it short.
+	Parent string
+	// Stock adds runc and the stock shim, for comparisons.
+	Stock bool
+	// CRIU is the program that the node finds as criu: empty for the one on
+	// PATH, NoCRIU for none.
+	CRIU string
+	// Debug makes containerd and the shims log at level debug.
+	Debug bool
+}
+
+// Node is a containerd of our own.
+type Node struct {
+	// Dir holds everything of the node.
+	Dir string
+	// Namespace is the containerd namespace that the node works in. It is
+	// unique, so that cgroup paths, which begin with it, are too.
+	Namespace string
+	// Address is the path of containerd's socket.
+	Address string
+	// Bin is the only directory on containerd's PATH, and so on the shims'.
+	Bin string
+	// StoreRoot is the directory of the checkpoint store.
+	StoreRoot string
+	// LogFile gets the log of containerd and of its shims.
+	LogFile string
+
+	tools  tools
+	client *client.Client
+	cmd    *exec.Cmd
+	// exited is closed when containerd has exited.
+	exited chan struct{}
+}
+
+const (
+	readyTimeout = 20 * time.Second
+	pollInterval = 20 * time.Millisecond
+)
+
+// Start starts a node and waits, within ctx and 20 s, until it answers.
+func Start(ctx context.Context, o Options) (_ *Node, retErr error) {
+	if err := checkPrivate(); err != nil {
+		return nil, fmt.Errorf("start a node outside of a private mount namespace (see tools/in-private-ns): %w", err)
+	}
+	t, err := findTools()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(o.Parent, "snap-")
+	if err != nil {
+		return nil, fmt.Errorf("make the node's directory: %w", err)
+	}
+	n := &Node{
+		Dir:       dir,
+		Namespace: "snap-" + strings.ToLower(rand.Text()[:10]),
+		Address:   filepath.Join(dir, "containerd.sock"),
+		Bin:       filepath.Join(dir, "bin"),
+		StoreRoot: filepath.Join(dir, "store"),
+		LogFile:   filepath.Join(dir, "containerd.log"),
+		tools:     t,
+		exited:    make(chan struct{}),
+	}
+	defer func() {
+		if retErr != nil {
+			_, err := n.Stop(context.WithoutCancel(ctx))
+			retErr = errors.Join(retErr, err)
+		}
+	}()
+	for _, d := range []string{n.Bin, filepath.Join(dir, "tmp"), n.socketDir()} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.fillPath(n.Bin, o); err != nil {
+		return nil, err
+	}
+	if err := n.writeConfig(); err != nil {
+		return nil, err
+	}
+	if err := n.launch(o); err != nil {
+		return nil, err
+	}
+	if err := n.waitReady(ctx); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) path(elem ...string) string { return filepath.Join(append([]string{n.Dir}, elem...)...) }
+
+func (n *Node) socketDir() string { return n.path("s") }
+
+// SnapConfig is the path of the node's snap.toml.
+func (n *Node) SnapConfig() string { return n.path("snap.toml") }
+
+func (n *Node) configFile() string { return n.path("config.toml") }
+
+func (n *Node) writeConfig() error {
+	containerd := fmt.Sprintf(`version = 3
+root = %[1]q
+state = %[2]q
+disabled_plugins = [
+  "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri",
+  "io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
+]
+[grpc]
+address = %[3]q
+[ttrpc]
+address = %[4]q
+[plugins."io.containerd.shim.v1.manager"]
+socket_dir = %[5]q
+`, n.path("root"), n.path("state"), n.Address, n.Address+".ttrpc", n.socketDir())
+	if err := os.WriteFile(n.configFile(), []byte(containerd), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(n.SnapConfig(), fmt.Appendf(nil, "root = %q\n", n.StoreRoot), 0o600)
+}
+
+// environment is that of containerd, and so of the shims.
+func (n *Node) environment() []string {
+	env := []string{
+		"PATH=" + n.Bin, "CONTAINERD_SNAP_CONFIG=" + n.SnapConfig(), "TMPDIR=" + n.path("tmp"), "HOME=/root", "LANG=C.UTF-8",
+	}
+	// For shims that were built to measure what tests cover.
+	if dir, ok := os.LookupEnv("GOCOVERDIR"); ok {
+		env = append(env, "GOCOVERDIR="+dir)
+	}
+	return env
+}
+
+// launch starts containerd, which ends when we do.
+func (n *Node) launch(o Options) error {
+	path, err := n.tools.tool("containerd")
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(n.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	level := "info"
+	if o.Debug {
+		level = "debug"
+	}
+	cmd := exec.Command(path, "--config", n.configFile(), "--log-level", level) //nolint:noctx // it lives until Stop
+	cmd.Env, cmd.Stdout, cmd.Stderr = n.environment(), log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGTERM}
+	started := make(chan error, 1)
+	go func() {
+		// The signal comes when the thread that started it ends: it must not
+		// end before containerd does.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // how it ended is in its log
+			close(n.exited)
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start containerd: %w", err)
+	}
+	n.cmd = cmd
+	return nil
+}
+
+func (n *Node) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	for {
+		if _, err := os.Stat(n.Address); err == nil {
+			break
+		}
+		select {
+		case <-n.exited:
+			return fmt.Errorf("wait for containerd: it ended: %s", n.logTail())
+		case <-ctx.Done():
+			return fmt.Errorf("wait for containerd: %w: %s", ctx.Err(), n.logTail())
+		case <-time.After(pollInterval):
+		}
+	}
+	c, err := client.New(n.Address, client.WithDefaultNamespace(n.Namespace), client.WithTimeout(readyTimeout))
+	if err != nil {
+		return fmt.Errorf("connect to containerd: %w", err)
+	}
+	n.client = c
+	if ok, err := c.IsServing(ctx); err != nil || !ok {
+		return fmt.Errorf("wait for containerd: serving: %t: %w: %s", ok, err, n.logTail())
+	}
+	return nil
+}
+
+// logTail is the end of the log, for errors.
+func (n *Node) logTail() string {
+	const most = 2000
+	log, err := os.ReadFile(n.LogFile)
+	if err != nil {
+		return err.Error()
+	}
+	return string(log[max(0, len(log)-most):])
+}
+
+// Client returns a client of the node's containerd, with its namespace as the
+// default. It belongs to the node.
+func (n *Node) Client() *client.Client { return n.client }
+
+// PID is containerd's process id.
+func (n *Node) PID() int { return n.cmd.Process.Pid }
