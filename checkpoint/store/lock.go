@@ -32,7 +32,7 @@ func lock(ctx context.Context, f *os.File, how int) error {
 	deadline := fmt.Errorf("%w for %s: another process holds the lock", context.DeadlineExceeded, lockWait)
 	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, deadline)
 	defer cancel()
-	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, time.Millisecond) {
 		if ok, err := tryLock(f, how); ok || err != nil {
 			return err
 		}

@@ -27,7 +27,7 @@ func (s *Store) Hold(digest string) (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("hold checkpoint: %w", err)
 	}
-	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, time.Millisecond) {
 		ok, err := tryLock(dir, unix.LOCK_SH)
 		switch {
 		case err == nil && !isAt(dir, s.entryDir(hex)):

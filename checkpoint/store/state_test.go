@@ -105,7 +105,7 @@ func TestHoldAndRemove(t *testing.T) {
 // TestStateOfRemovedEntry is the race that a lock alone does not settle: the entry is
 // renamed away while someone waits to write its state.
 func TestStateOfRemovedEntry(t *testing.T) {
-	for range 20 {
+	for range 5 {
 		s := newStore(t)
 		e := mustRegister(t, s, testMeta("x", testTime), CommitOptions{})
 		done := make(chan error, 4)

@@ -19,13 +19,19 @@ import (
 // meanwhile (by CNI, say) is there for the boot that follows.
 type Namespaces struct {
 	net, uts *os.File
+	// Hostname and Domainname are those of the UTS namespace that the task is
+	// restored into: the one made for it, or a pod's.
+	Hostname, Domainname string
 }
 
 // NewNamespaces makes those of the two that the spec asks to be new.
 func NewNamespaces(s *specs.Spec) (*Namespaces, error) {
 	var flags int
+	var utsPath string
 	for _, ns := range s.Linux.Namespaces {
 		switch {
+		case ns.Path != "" && ns.Type == specs.UTSNamespace:
+			utsPath = ns.Path
 		case ns.Path != "":
 		case ns.Type == specs.NetworkNamespace:
 			flags |= unix.CLONE_NEWNET
@@ -34,15 +40,16 @@ func NewNamespaces(s *specs.Spec) (*Namespaces, error) {
 		}
 	}
 	n := &Namespaces{}
-	if flags == 0 {
-		return n, nil
-	}
 	errc := make(chan error, 1)
 	go func() {
 		// The thread is never unlocked: it ends with the goroutine, and nobody
 		// else finds himself in its namespaces.
 		runtime.LockOSThread()
-		errc <- n.unshare(flags, s)
+		err := n.unshare(flags, s)
+		if err == nil {
+			err = n.readNames(utsPath)
+		}
+		errc <- err
 	}()
 	if err := <-errc; err != nil {
 		n.Close()
@@ -52,6 +59,9 @@ func NewNamespaces(s *specs.Spec) (*Namespaces, error) {
 }
 
 func (n *Namespaces) unshare(flags int, s *specs.Spec) (err error) {
+	if flags == 0 {
+		return nil
+	}
 	if err := unix.Unshare(flags); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
@@ -87,6 +97,28 @@ func (n *Namespaces) unshare(flags int, s *specs.Spec) (err error) {
 			}
 		}
 	}
+	return nil
+}
+
+// readNames notes the names of the UTS namespace at path, or of the calling
+// thread's for an empty one.
+func (n *Namespaces) readNames(path string) error {
+	if path != "" {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWUTS); err != nil {
+			return fmt.Errorf("enter UTS namespace %s: %w", path, err)
+		}
+	}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	n.Hostname = unix.ByteSliceToString(u.Nodename[:])
+	n.Domainname = unix.ByteSliceToString(u.Domainname[:])
 	return nil
 }
 

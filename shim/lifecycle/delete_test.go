@@ -205,6 +205,7 @@ func TestDeleteClosesExecs(t *testing.T) {
 			}
 			return err
 		})
+		synctest.Wait()
 		init.end(0)
 		waitExit(t, task)
 		if _, err := reg.Delete(t.Context(), "t"); err != nil {

@@ -5,7 +5,7 @@ import "time"
 // Event is something that the outside hears of.
 type Event interface{ event() }
 
-// CreatedEvent: a task exists and waits for Start.
+// CreatedEvent says that a task exists and waits for Start.
 type CreatedEvent struct {
 	ID  string
 	PID int
@@ -13,43 +13,43 @@ type CreatedEvent struct {
 	Detail any
 }
 
-// StartedEvent: the program runs.
+// StartedEvent says that the program runs.
 type StartedEvent struct {
 	ID  string
 	PID int
 }
 
-// OOMEvent: the kernel killed a process of the task for lack of memory.
+// OOMEvent says that the kernel killed a process of the task for lack of memory.
 type OOMEvent struct{ ID string }
 
-// ExitedEvent: a process has exited; ExecID is empty for init.
+// ExitedEvent says that a process has exited; ExecID is empty for init.
 type ExitedEvent struct {
 	ID, ExecID string
 	Exit       Exit
 }
 
-// DeletedEvent: nothing is left of the task.
+// DeletedEvent says that nothing is left of the task.
 type DeletedEvent struct {
 	ID   string
 	Exit Exit
 }
 
-// ExecAddedEvent: a further process is known.
+// ExecAddedEvent says that a further process is known.
 type ExecAddedEvent struct{ ID, ExecID string }
 
-// ExecStartedEvent: it runs.
+// ExecStartedEvent says that it runs.
 type ExecStartedEvent struct {
 	ID, ExecID string
 	PID        int
 }
 
-// PausedEvent: the task is frozen.
+// PausedEvent says that the task is frozen.
 type PausedEvent struct{ ID string }
 
-// ResumedEvent: it is thawed.
+// ResumedEvent says that it is thawed.
 type ResumedEvent struct{ ID string }
 
-// CheckpointedEvent: a checkpoint of the task was taken.
+// CheckpointedEvent says that a checkpoint of the task was taken.
 type CheckpointedEvent struct {
 	ID, Checkpoint string
 	At             time.Time

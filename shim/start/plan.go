@@ -42,11 +42,21 @@ type plan struct {
 	legacy bool
 	// criu is the configuration for the restore.
 	criu criu.Config
+	// staged holds the images as this restore needs them; nil for none. It is a
+	// draft that is never committed: on the store's file system, and swept if
+	// the shim dies.
+	staged *store.Draft
 	// release ends the hold on the entry; nil when it has ended.
 	release func()
 }
 
+// letGo ends what is held for the restore: it has succeeded or failed.
 func (p *plan) letGo() {
+	if p.staged != nil {
+		// What remains after an error is swept with the next capture.
+		_ = p.staged.Discard()
+		p.staged = nil
+	}
 	if p.release != nil {
 		p.release()
 		p.release = nil

@@ -22,6 +22,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/checkpoint/criu"
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/identity"
@@ -226,6 +227,15 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		i.ns = ns
 		ns.Join(&cs)
 		undo = append(undo, func() error { i.ns = nil; return ns.Close() })
+		// CRIU gives the namespace the names that the images hold, even if it did
+		// not make it: a pod's would be renamed.
+		if p.staged, err = i.starter.Store.NewDraft(); err != nil {
+			return err
+		}
+		if err := criu.Stage(p.staged.ImagesDir(), p.images, ns.Hostname, ns.Domainname); err != nil {
+			return err
+		}
+		p.images = p.staged.ImagesDir()
 	}
 	if err := p.criu.Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
 		return err
