@@ -51,9 +51,12 @@ func Load() (Config, error) {
 func (c *Config) parse(file string, data []byte) error {
 	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
 	if err := dec.Decode(c); err != nil {
-		var strict *toml.StrictMissingError
-		if errors.As(err, &strict) {
+		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 			return fmt.Errorf("read %s: unknown key; the keys are: root\n%s", file, strict.String())
+		}
+		var at *toml.DecodeError
+		if errors.As(err, &at) {
+			return fmt.Errorf("read %s: %w\n%s", file, err, at.String())
 		}
 		return fmt.Errorf("read %s: %w", file, err)
 	}

@@ -87,6 +87,10 @@ func Call(ctx context.Context, address string, req Request) (checkpoint.Entry, e
 	}
 	var out anypb.Any
 	if err := client.Call(ctx, service, method, in, &out); err != nil {
+		if ctx.Err() != nil {
+			// ToNative knows the errors that come over the wire, not these.
+			return e, fmt.Errorf("wait for the capture of task %s: %w", req.ID, ctx.Err())
+		}
 		return e, errgrpc.ToNative(err)
 	}
 	if err := json.Unmarshal(out.GetValue(), &e); err != nil {

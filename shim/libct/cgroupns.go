@@ -1,6 +1,7 @@
 package libct
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,7 +23,9 @@ const holder = "snap-cgroupns"
 // into its own namespace, so it must be started in the container's (runc issue
 // 5417). Only a process inside a cgroup can make a namespace rooted there.
 func cgroupNamespace(cm cgroups.Manager) (_ *os.File, retErr error) {
-	cmd := exec.Command("/proc/self/exe")
+	ctx, cancel := context.WithTimeout(context.Background(), holderTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = []string{holder}
 	cmd.Env = []string{}
 	stdin, err := cmd.StdinPipe()
@@ -38,9 +41,7 @@ func cgroupNamespace(cm cgroups.Manager) (_ *os.File, retErr error) {
 	}
 	// It must have left the cgroup before CRIU comes, or the cgroup would not
 	// be empty after a failure.
-	stop := time.AfterFunc(holderTimeout, func() { _ = cmd.Process.Kill() })
 	defer func() {
-		stop.Stop()
 		stdin.Close()
 		if err := cmd.Wait(); err != nil && retErr == nil {
 			retErr = fmt.Errorf("make a cgroup namespace: %w", err)

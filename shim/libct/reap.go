@@ -43,7 +43,7 @@ func children() []int {
 		if err != nil {
 			continue
 		}
-		for _, s := range bytes.Fields(data) {
+		for s := range bytes.FieldsSeq(data) {
 			if pid, err := strconv.Atoi(string(s)); err == nil {
 				pids = append(pids, pid)
 			}

@@ -186,7 +186,7 @@ func (rs *Restore) kill() error {
 	var errs []error
 	for grace := time.After(abortTimeout / 20); ; {
 		select {
-		case <-rs.done:
+		case <-rs.done: //nolint:errcheck // the failure is the one that was asked for
 			return errors.Join(append(errs, rs.scrub())...)
 		case <-grace:
 			errs = append(errs, killCgroup(rs.cm))

@@ -72,30 +72,31 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 		dir = filepath.Join(defaults.DefaultStateDir, "s")
 	}
 	result := &bootapi.BootstrapResult{Version: bootstrapVersion, Protocol: "ttrpc"}
-	var files []*os.File
-	for _, forDebug := range []bool{false, true} {
-		if forDebug && !debug {
-			continue
-		}
-		s, err := listen(ctx, dir, params.GetContainerdGrpcAddress(), group, forDebug)
-		if errdefs.IsAlreadyExists(err) {
-			result.Address = s.address
-			return result, nil
-		}
-		if err != nil {
+	var sockets sockets
+	defer func() { sockets.close(retErr != nil) }()
+	s, err := listen(ctx, dir, params.GetContainerdGrpcAddress(), group, false)
+	if errdefs.IsAlreadyExists(err) {
+		result.Address = s.address
+		return result, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	sockets = append(sockets, s)
+	result.Address = s.address
+	if debug {
+		if s, err = listen(ctx, dir, params.GetContainerdGrpcAddress(), group, true); err != nil {
 			return nil, err
 		}
-		defer s.close(&retErr)
-		files = append(files, s.file)
-		if !forDebug {
-			result.Address = s.address
-		}
+		sockets = append(sockets, s)
 	}
 	cmd, err := m.server(ctx, params, result.Address, debug)
 	if err != nil {
 		return nil, err
 	}
-	cmd.ExtraFiles = files
+	for _, s := range sockets {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, s.file)
+	}
 	if err := run(cmd); err != nil {
 		return nil, fmt.Errorf("start the shim's server: %w", err)
 	}
@@ -143,7 +144,7 @@ func (m *Manager) server(ctx context.Context, params *bootapi.BootstrapParams, a
 	if debug {
 		args = append(args, "-debug")
 	}
-	cmd := exec.Command(self, args...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, args...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=4", EnvAddress+"="+address)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd, nil

@@ -46,12 +46,17 @@ func listen(ctx context.Context, dir, containerd, group string, debug bool) (*so
 	return &socket{address: address, listener: l, file: f}, nil
 }
 
-// close lets go of the socket, which lives on in the server; after an error it
-// removes it.
-func (s *socket) close(err *error) {
-	if *err != nil {
-		s.listener.Close()
-		_ = shim.RemoveSocket(s.address)
+// sockets are those that one server inherits.
+type sockets []*socket
+
+// close lets go of the sockets, which live on in the server. If there is none,
+// they are removed.
+func (s sockets) close(remove bool) {
+	for _, k := range s {
+		if remove {
+			k.listener.Close()
+			_ = shim.RemoveSocket(k.address)
+		}
+		k.file.Close()
 	}
-	s.file.Close()
 }

@@ -43,15 +43,15 @@ type Options struct {
 
 // Decode reads options of a request: runc's, generic ones as CRI sends them
 // for a handler with an options table, or none. InvalidArgument for others.
-func Decode(any typeurl.Any) (Options, error) {
+func Decode(in typeurl.Any) (Options, error) {
 	o := Options{Root: DefaultRoot}
-	if any == nil || len(any.GetValue()) == 0 {
+	if in == nil || len(in.GetValue()) == 0 {
 		return o, nil
 	}
-	v, err := typeurl.UnmarshalAny(any)
+	v, err := typeurl.UnmarshalAny(in)
 	if err != nil {
 		return o, fmt.Errorf("decode runtime options of type %q: this runtime takes %s or %s: %w",
-			any.GetTypeUrl(), runcType, genericType, errors.Join(errdefs.ErrInvalidArgument, err))
+			in.GetTypeUrl(), runcType, genericType, errors.Join(errdefs.ErrInvalidArgument, err))
 	}
 	switch v := v.(type) {
 	case *options.Options:
@@ -70,7 +70,7 @@ func Decode(any typeurl.Any) (Options, error) {
 		return o, nil
 	default:
 		return o, fmt.Errorf("runtime options are of type %q: this runtime takes %s or %s: %w",
-			any.GetTypeUrl(), runcType, genericType, errdefs.ErrInvalidArgument)
+			in.GetTypeUrl(), runcType, genericType, errdefs.ErrInvalidArgument)
 	}
 }
 

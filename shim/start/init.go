@@ -395,7 +395,7 @@ func closeStreams(ctx context.Context, s *stdio.Session, id string) error {
 }
 
 // Destroy removes container, mounts and namespaces. Precondition: init has ended.
-func (i *Init) Destroy(ctx context.Context) error {
+func (i *Init) Destroy(context.Context) error {
 	var errs []error
 	if l := i.liveNow(); l != nil {
 		l.oom.Stop()

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -198,8 +199,8 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 			return
 		}
 		errs := []error{retErr}
-		for n := len(undo) - 1; n >= 0; n-- {
-			errs = append(errs, undo[n]())
+		for _, f := range slices.Backward(undo) {
+			errs = append(errs, f())
 		}
 		retErr = errors.Join(errs...)
 	}()

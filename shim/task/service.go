@@ -361,13 +361,13 @@ func (s *Service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 	})
 }
 
-func checkpointOptions(any *anypb.Any) (*options.CheckpointOptions, error) {
-	if len(any.GetValue()) == 0 {
+func checkpointOptions(in *anypb.Any) (*options.CheckpointOptions, error) {
+	if len(in.GetValue()) == 0 {
 		return nil, nil
 	}
 	var opts options.CheckpointOptions
-	if err := typeurl.UnmarshalTo(any, &opts); err != nil {
-		return nil, fmt.Errorf("decode checkpoint options of type %q: %w: %w", any.GetTypeUrl(), err, errdefs.ErrInvalidArgument)
+	if err := typeurl.UnmarshalTo(in, &opts); err != nil {
+		return nil, fmt.Errorf("decode checkpoint options of type %q: %w: %w", in.GetTypeUrl(), err, errdefs.ErrInvalidArgument)
 	}
 	return &opts, nil
 }
