@@ -3,10 +3,10 @@ package checkpoint
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +54,7 @@ func TestKeyIsInjective(t *testing.T) {
 func TestKeyIsStable(t *testing.T) {
 	f := Fingerprint{}
 	for i := range 100 {
-		f[fmt.Sprint("env.", i)] = fmt.Sprint(i)
+		f["env."+strconv.Itoa(i)] = strconv.Itoa(i)
 	}
 	want := f.Key()
 	for range 20 { // maps are walked in another order each time

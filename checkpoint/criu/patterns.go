@@ -85,8 +85,8 @@ const (
 // patterns is in the order of judgement: where two fit a line, the first counts.
 var patterns = []pattern{
 	// Anywhere.
-	{"No space left on device", "the disk that takes the images is full", "free space, or hold the store smaller with `snapctl prune`"},
-	{"Disk quota exceeded", "the quota of the directory that takes the images is used up", "raise it, or hold the store smaller with `snapctl prune`"},
+	{"No space left on device", "the disk that takes the images is full", "free space, or hold the store smaller with `snapctl rm`"},
+	{"Disk quota exceeded", "the quota of the directory that takes the images is used up", "raise it, or hold the store smaller with `snapctl rm`"},
 	{"Cannot allocate memory", "CRIU found no memory", "CRIU runs in the container's cgroup: raise the container's memory limit, or free memory on the node"},
 	{"Timeout reached. Try to interrupt", "the processes could not be stopped within CRIU's time limit", "try again when the node and its disks are less busy"},
 	{"Unable to freeze cgroup *", "the freezer could not stop the container's cgroup $1", "a process in uninterruptible sleep (state D) prevents it: find it with ps"},

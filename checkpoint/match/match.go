@@ -94,8 +94,8 @@ func choose(d *checkpoint.Decision, req Request, candidates []checkpoint.Entry, 
 	switch {
 	case reason != "":
 		d.Reason = fmt.Sprintf("checkpoint %s does not fit: %s", Ref(e), reason)
-		if others := len(candidates) - 1; others > 0 {
-			d.Reason += fmt.Sprintf("; nor does any of %d others", others)
+		if n := len(candidates); n > 1 {
+			d.Reason += fmt.Sprintf(" (the nearest of %d)", n)
 		}
 		return
 	case !req.FreshRootfs:

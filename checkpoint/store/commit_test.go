@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 func TestOpenCreatesPrivateLayout(t *testing.T) {

@@ -2,14 +2,15 @@ package store
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // diffTree makes a tree with one of each kind below dir/diff.
@@ -56,7 +57,9 @@ func TestDiffDigestCoversTheTree(t *testing.T) {
 	if base.Files != 7 || base.Bytes != 19 || base.Format != "overlay" {
 		t.Errorf("diff %+v", base)
 	}
-	replace := func(path string, make func(path string) error) error { return errors.Join(os.Remove(path), make(path)) }
+	replace := func(path string, create func(path string) error) error {
+		return errors.Join(os.Remove(path), create(path))
+	}
 	seen := map[string]string{base.SHA256: "the tree itself"}
 	for _, tc := range []struct {
 		name   string
@@ -142,7 +145,7 @@ func TestTreeDepthIsBounded(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "diff")
 	path := root
 	for i := range maxDepth {
-		path = filepath.Join(path, fmt.Sprint(i%10))
+		path = filepath.Join(path, strconv.Itoa(i%10))
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		t.Fatal(err)

@@ -8,8 +8,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // Draft is a checkpoint that is being written. It lives as long as its owner: if
@@ -144,7 +145,7 @@ func (d *Draft) commit(ctx context.Context, meta checkpoint.Checkpoint, opts Com
 // adviseSpace adds the remedy to the errors of a full disk.
 func (s *Store) adviseSpace(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w; make room on the file system of %s, for example with \"snapctl prune\"", err, s.root)
+		return fmt.Errorf("%w; make room on the file system of %s, for example with \"snapctl rm\"", err, s.root)
 	}
 	return err
 }

@@ -13,8 +13,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // chunk is how much is read between two looks at the context.

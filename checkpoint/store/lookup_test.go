@@ -82,7 +82,7 @@ func TestReadersPassOverHalfEntries(t *testing.T) {
 				if !errors.Is(err, tc.want) {
 					t.Errorf("Resolve(%q): %v, want %v", ref, err, tc.want)
 				}
-				if tc.want == checkpoint.ErrCorrupt && e.Digest != bad.Digest {
+				if errors.Is(tc.want, checkpoint.ErrCorrupt) && e.Digest != bad.Digest {
 					t.Errorf("Resolve(%q) does not tell the digest", ref)
 				}
 			}
@@ -93,7 +93,7 @@ func TestReadersPassOverHalfEntries(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if tc.want == checkpoint.ErrNotFound {
+			if errors.Is(tc.want, checkpoint.ErrNotFound) {
 				if len(damaged) != 0 {
 					t.Errorf("Damaged = %v", damaged)
 				}
@@ -156,7 +156,7 @@ func TestResolve(t *testing.T) {
 		{"sha512:" + hex, checkpoint.ErrInvalid},
 	} {
 		t.Run(tc.ref, func(t *testing.T) {
-			if tc.want == checkpoint.ErrAmbiguous {
+			if errors.Is(tc.want, checkpoint.ErrAmbiguous) {
 				if err := os.Mkdir(s.path(entriesDir, twin), 0o700); err != nil {
 					t.Fatal(err)
 				}

@@ -66,18 +66,17 @@ func nameTaken(name, holder string) error {
 // holder returns the entry that a valid name stands for; empty if there is none.
 func (s *Store) holder(name string) (hex string, err error) {
 	raw, err := readFile(s.path(namesDir), name, maxPointer)
-	if errors.Is(err, os.ErrNotExist) {
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, checkpoint.ErrInvalid), errors.Is(err, errNotRegular):
 		return "", nil
-	}
-	if err != nil && !errors.Is(err, checkpoint.ErrInvalid) && !errors.Is(err, errNotRegular) {
+	default:
 		return "", err
 	}
-	hex, err = parseDigest(strings.TrimSuffix(string(raw), "\n"))
-	if err != nil || !s.registered(hex) {
-		// A name without an entry is the trace of a crash, and free.
-		return "", nil
+	if hex, err := parseDigest(strings.TrimSuffix(string(raw), "\n")); err == nil && s.registered(hex) {
+		return hex, nil
 	}
-	return hex, nil
+	return "", nil // a name without an entry is the trace of a crash, and free
 }
 
 // nameOf returns the name of an entry. It is read from the entry's side, which is

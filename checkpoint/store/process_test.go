@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 func childContext() (context.Context, context.CancelFunc) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,8 +37,8 @@ func (p *publication) publish(ctx context.Context) (err error) {
 	defer release()
 	defer func() {
 		if err != nil {
-			for i := len(p.undo) - 1; i >= 0; i-- {
-				p.undo[i]()
+			for _, undo := range slices.Backward(p.undo) {
+				undo()
 			}
 		}
 	}()

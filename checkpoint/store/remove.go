@@ -9,8 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // Hold keeps a checkpoint from being removed, as long as the process lives and until

@@ -11,9 +11,10 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // seal completes meta from the draft's files, makes them private to root, writes the

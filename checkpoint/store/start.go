@@ -11,8 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 const (
@@ -159,12 +160,31 @@ func (s *Store) startFiles() ([]startFile, error) {
 	return files, nil
 }
 
+// countStarts returns at least the number of records; it is on the way of every start.
+func (s *Store) countStarts() (int, error) {
+	namespaces, err := listDir(s.path(startsDir))
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	for _, ns := range namespaces {
+		if names, err := listDir(s.path(startsDir, ns)); err == nil {
+			count += len(names)
+		}
+	}
+	return count, nil
+}
+
 // trimStarts drops the oldest records if there are too many. It takes the lock on
 // starts/ alone, or a record that is just being renewed could be dropped for its age.
 // If others are writing, one of the next starts will do it.
 func (s *Store) trimStarts(starts *os.File) error {
+	count, err := s.countStarts()
+	if err != nil || count <= keepStarts+slackStarts {
+		return err
+	}
 	files, err := s.startFiles()
-	if err != nil || len(files) <= keepStarts+slackStarts {
+	if err != nil || len(files) <= keepStarts {
 		return err
 	}
 	if ok, err := tryLock(starts, unix.LOCK_EX); !ok || err != nil {

@@ -7,8 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 const (

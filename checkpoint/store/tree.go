@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // maxDepth bounds the nesting of directories: each level holds a descriptor.

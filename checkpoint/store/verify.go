@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // VerifyMetadata checks, in a few milliseconds, all of an entry that a restore can check

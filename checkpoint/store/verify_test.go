@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd-snap/snap/checkpoint"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 func TestVerifyNamesTheDamage(t *testing.T) {

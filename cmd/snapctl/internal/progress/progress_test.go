@@ -1,0 +1,60 @@
+package progress
+
+import (
+	"bytes"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestShow(t *testing.T) {
+	for name, c := range map[string]struct {
+		work time.Duration
+		want string
+	}{
+		"quick work is silent": {delay - time.Millisecond, ""},
+		"drawn and cleared":    {delay + interval + time.Millisecond, erase + "1s" + erase + "1.2s" + erase},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var b bytes.Buffer
+				stop := Show(&b, time.Duration.String)
+				time.Sleep(c.work) // the bubble's time, not ours
+				stop()
+				if got := b.String(); got != c.want {
+					t.Errorf("drawn %q, want %q", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+func TestShowWithoutTerminal(t *testing.T) {
+	stop := Show(nil, func(time.Duration) string {
+		t.Error("the status was asked for")
+		return ""
+	})
+	stop()
+	stop()
+}
+
+func TestIsTerminal(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	if IsTerminal(w) {
+		t.Error("a pipe is taken for a terminal")
+	}
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	if !IsTerminal(master) {
+		t.Error("a terminal is not recognised")
+	}
+}
