@@ -28,7 +28,8 @@ export CGO_ENABLED := 1
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
-	$(GO) build $(BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	$(GO) build $(BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/containerd-shim-snap-v2
+	CGO_ENABLED=0 $(GO) build $(BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/snapctl
 
 test: ## unit tests, integration tests, then each fuzz target for FUZZTIME (root)
 	$(MAKE) --no-print-directory test-unit

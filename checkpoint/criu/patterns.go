@@ -74,6 +74,7 @@ var noise = []string{
 	"Collect mappings (pid: *) failed with",
 	"Unable to open fd=* id=",
 	"cgroupns not supported. This is not fatal.",
+	"cg: cgroupd: recv req error", // its other end has failed before
 }
 
 const (
@@ -101,6 +102,7 @@ var patterns = []pattern{
 	{"Can't dump name-less external socket", "a process has a Unix socket whose other end is outside of the container", "capture before the program connects to it, or let it connect anew afterwards"},
 	{"unix: Unix socket * with unreachable peer", "a process has a Unix socket whose other end is outside of the container", "capture before the program connects to it, or let it connect anew afterwards"},
 	{"Unknown socket collected (family *)", "a process holds a socket of a family that CRIU cannot save (number $1)", remedyReport},
+	{"inet: Unsupported proto 262 for socket", "a process holds a multipath TCP socket, which Go's net.Listen makes by default", "start the program with GODEBUG=multipathtcp=0, or turn net.mptcp.enabled off"},
 	{"inet: Unsupported proto * for socket", "a process holds a socket of a protocol that CRIU cannot save (number $1)", remedyReport},
 
 	// Dump: files and devices.

@@ -9,6 +9,7 @@ package capture
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -90,6 +91,9 @@ func Call(ctx context.Context, address string, req Request) (checkpoint.Entry, e
 		if ctx.Err() != nil {
 			// ToNative knows the errors that come over the wire, not these.
 			return e, fmt.Errorf("wait for the capture of task %s: %w", req.ID, ctx.Err())
+		}
+		if errors.Is(err, ttrpc.ErrClosed) {
+			return e, fmt.Errorf("lost the shim of task %s during the capture: %w", req.ID, err)
 		}
 		return e, errgrpc.ToNative(err)
 	}

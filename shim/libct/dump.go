@@ -55,7 +55,7 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 	opts.ParentImage = d.ParentPath
 	opts.TcpSkipInFlight = d.SkipInFlight
 	if err := view.Checkpoint(opts); err != nil {
-		return fmt.Errorf("dump container %s: %w", c.spec.ID, err)
+		return fmt.Errorf("dump container %s: %w: %w", c.spec.ID, ErrCRIU, err)
 	}
 	return nil
 }

@@ -64,6 +64,10 @@ type Restore struct {
 	claimed atomic.Bool
 }
 
+// ErrCRIU is returned when a call of CRIU has failed: its log in Images.Work
+// may say why.
+var ErrCRIU = errors.New("CRIU failed")
+
 // errAborted is what the held hook returns to make CRIU give up.
 var errAborted = errors.New("restore aborted")
 
@@ -103,7 +107,7 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 	case rs.pid = <-held:
 		return rs, nil
 	case err := <-rs.done:
-		return nil, errors.Join(fmt.Errorf("restore container %s: %w", s.ID, err), rs.scrub())
+		return nil, errors.Join(fmt.Errorf("restore container %s: %w: %w", s.ID, ErrCRIU, err), rs.scrub())
 	case <-ctx.Done():
 		rs.release <- false
 		return nil, errors.Join(fmt.Errorf("restore container %s: %w", s.ID, ctx.Err()), rs.kill())
@@ -151,7 +155,7 @@ func (rs *Restore) Finish(ctx context.Context) (*Container, *Process, error) {
 	select {
 	case err := <-rs.done:
 		if err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w", rs.spec.ID, err), rs.scrub())
+			return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w: %w", rs.spec.ID, ErrCRIU, err), rs.scrub())
 		}
 	case <-ctx.Done():
 		return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w", rs.spec.ID, ctx.Err()), rs.kill())

@@ -36,8 +36,11 @@ func (i *Init) diagnose(err error) error {
 	return explain(err, filepath.Join(i.workDir(), "restore.log"))
 }
 
-// explain puts the cause that CRIU's log names before the error.
+// explain puts the cause that CRIU's log names before an error of CRIU's.
 func explain(err error, logFile string) error {
+	if !errors.Is(err, libct.ErrCRIU) {
+		return err
+	}
 	d := criu.DiagnoseFile(logFile)
 	if d.Cause == "" {
 		return err
