@@ -30,8 +30,8 @@ type OOMWatch struct {
 	told int
 }
 
-// WatchOOM calls on for each kill in the cgroup from now on, from one goroutine
-// at a time. paths are the cgroup's directories: by controller on v1, "" on v2.
+// WatchOOM calls on when the kernel has killed in the cgroup from now on, once
+// for kills that come together, from one goroutine at a time. paths are the cgroup's directories: by controller on v1, "" on v2.
 func WatchOOM(paths map[string]string, on func()) (*OOMWatch, error) {
 	w := &OOMWatch{on: on, stopping: make(chan struct{}), done: make(chan struct{})}
 	var err error
@@ -48,6 +48,8 @@ func WatchOOM(paths map[string]string, on func()) (*OOMWatch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch %s for out-of-memory: %w", w.counter, err)
 	}
+	// A cgroup that its user reuses, or in which a restore failed, has a past.
+	w.told = w.count()
 	go w.run()
 	return w, nil
 }

@@ -220,7 +220,8 @@ func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) 
 	}
 	opts, err := runtimeopts.Read(bundle)
 	if err != nil {
-		return shim.StopStatus{}, err
+		// Written by a shim that was killed just then: the defaults are most likely right.
+		log.G(ctx).WithError(err).WithField("id", id).Warn("options are not known")
 	}
 	if err := start.Remove(ns, id, bundle, opts); err != nil {
 		log.G(ctx).WithError(err).WithField("id", id).Warn("remove what the container left")

@@ -88,7 +88,7 @@ func (o Options) Write(bundle string) error {
 	return os.WriteFile(filepath.Join(bundle, file), data, 0o600)
 }
 
-// Read reads what Write kept; the defaults if nothing was.
+// Read reads what Write kept; the defaults if nothing was, or with an error.
 func Read(bundle string) (Options, error) {
 	o := Options{Root: DefaultRoot}
 	data, err := os.ReadFile(filepath.Join(bundle, file))
@@ -99,6 +99,7 @@ func Read(bundle string) (Options, error) {
 		err = json.Unmarshal(data, &o)
 	}
 	if err != nil {
+		o = Options{Root: DefaultRoot}
 		return o, fmt.Errorf("read the options kept in bundle %s: %w", bundle, err)
 	}
 	return o, nil

@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	continuity "github.com/containerd/continuity/fs"
+	"golang.org/x/sys/unix"
 )
 
 // DiffFormat names the encoding of a difference: the kernel's own, with
@@ -164,7 +165,28 @@ func (r *Rootfs) Reset() error {
 // copyTree copies a layer with owners, modes, times, extended attributes, hard
 // links and devices.
 func copyTree(dst, src string) error {
-	return continuity.CopyDir(dst, src, continuity.WithXAttrExclude(originXattr))
+	if err := continuity.CopyDir(dst, src, continuity.WithXAttrExclude(originXattr)); err != nil {
+		return err
+	}
+	// CopyDir sets a directory's times before it fills the directory.
+	return filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(src, path)
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return fmt.Errorf("read the times of %s: %w", path, err)
+		}
+		target := filepath.Join(dst, rel)
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, target, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("set the times of %s: %w", target, err)
+		}
+		return nil
+	})
 }
 
 func ignoreEOF(err error) error {
