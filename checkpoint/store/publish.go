@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // publication is the registration of one sealed draft.
@@ -97,8 +99,12 @@ func (p *publication) clearWay() (intact bool, err error) {
 	if !s.registered(p.hex) {
 		return false, p.forgetState()
 	}
-	if s.verifyMetadata(p.hex) == nil {
+	err = s.verifyMetadata(p.hex)
+	if err == nil {
 		return true, nil
+	}
+	if !errors.Is(err, checkpoint.ErrCorrupt) && !errors.Is(err, checkpoint.ErrInvalid) {
+		return false, err // not known to be damaged
 	}
 	trash, err := s.moveToTrash(p.hex)
 	if err != nil {

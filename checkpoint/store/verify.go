@@ -15,7 +15,8 @@ import (
 // without reading memory: the digests of its manifest and of all images but page files, the
 // sizes of these, that nothing is missing and nothing was added, and that the copy of
 // the writable layer is there. Errors wrap checkpoint.ErrCorrupt and say which file is wrong
-// and how, or checkpoint.ErrNotFound if the entry was removed.
+// and how; checkpoint.ErrInvalid if the manifest is intact but not of this version's
+// making; or checkpoint.ErrNotFound if the entry was removed.
 func (s *Store) VerifyMetadata(e checkpoint.Entry) error {
 	hex, err := parseDigest(e.Digest)
 	if err != nil {

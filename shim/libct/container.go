@@ -1,6 +1,7 @@
 package libct
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -109,7 +110,22 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, files Files) (*P
 }
 
 // Freeze and Thaw stop and continue all processes of the container.
-func (c *Container) Freeze() error { return c.c.Pause() }
+func (c *Container) Freeze() error {
+	// While a program is being executed by one of init's threads, its first
+	// thread looks dead for a moment, and libcontainer takes the container for
+	// stopped.
+	var err error
+	for range execTries {
+		if err = c.c.Pause(); !errors.Is(err, libcontainer.ErrNotRunning) {
+			return err
+		}
+		time.Sleep(retryStart)
+	}
+	return err
+}
+
+// execTries is how often Freeze looks again, retryStart apart.
+const execTries = 10
 
 // Thaw undoes Freeze. It succeeds if the container is not frozen.
 func (c *Container) Thaw() error {
@@ -179,19 +195,27 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	return nil
 }
 
-// mergeResources lays the fields that r sets over those of base.
+// mergeResources lays the fields that r sets over those of base. A list is
+// replaced as a whole.
 func mergeResources(base specs.LinuxResources, r *specs.LinuxResources) (specs.LinuxResources, error) {
 	var merged specs.LinuxResources
-	// Through JSON, because an absent field is what both clients and the OCI
-	// spec mean by "leave it".
-	for _, part := range []any{base, r} {
-		data, err := json.Marshal(part)
-		if err != nil {
-			return merged, err
-		}
-		if err := json.Unmarshal(data, &merged); err != nil {
-			return merged, err
-		}
+	// As JSON, because an absent field is what both clients and the OCI spec
+	// mean by "leave it".
+	all, err := object(base)
+	if err != nil {
+		return merged, err
+	}
+	changes, err := object(r)
+	if err != nil {
+		return merged, err
+	}
+	lay(all, changes)
+	data, err := json.Marshal(all)
+	if err != nil {
+		return merged, err
+	}
+	if err := json.Unmarshal(data, &merged); err != nil {
+		return merged, err
 	}
 	if m := merged.Memory; m != nil && m.Limit != nil && *m.Limit == -1 && (r.Memory == nil || r.Memory.Swap == nil) {
 		// A swap limit without a memory limit is refused by the kernel.
@@ -202,6 +226,32 @@ func mergeResources(base specs.LinuxResources, r *specs.LinuxResources) (specs.L
 		cpu.Shares = new(uint64)
 	}
 	return merged, nil
+}
+
+// object is v as JSON's objects, with numbers as they are.
+func object(v any) (map[string]any, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	var m map[string]any
+	err = dec.Decode(&m)
+	return m, err
+}
+
+// lay puts the values of over into base, object by object.
+func lay(base, over map[string]any) {
+	for key, value := range over {
+		below, ok := base[key].(map[string]any)
+		above, also := value.(map[string]any)
+		if ok && also {
+			lay(below, above)
+		} else {
+			base[key] = value
+		}
+	}
 }
 
 // Destroy removes cgroup and state. Its processes must have ended, but for an

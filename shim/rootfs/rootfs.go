@@ -16,17 +16,11 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
-	continuity "github.com/containerd/continuity/fs"
-	"golang.org/x/sys/unix"
 )
 
 // DiffFormat names the encoding of a difference: the kernel's own, with
 // whiteouts as devices 0/0 and trusted.overlay.opaque.
 const DiffFormat = "overlay"
-
-// originXattr ties a copied-up file to its lower inode on this very file
-// system; it means nothing in a copy.
-const originXattr = "trusted.overlay.origin"
 
 // Rootfs is the root file system of one container.
 type Rootfs struct {
@@ -160,33 +154,6 @@ func (r *Rootfs) Reset() error {
 		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
 	}
 	return errors.Join(errs...)
-}
-
-// copyTree copies a layer with owners, modes, times, extended attributes, hard
-// links and devices.
-func copyTree(dst, src string) error {
-	if err := continuity.CopyDir(dst, src, continuity.WithXAttrExclude(originXattr)); err != nil {
-		return err
-	}
-	// CopyDir sets a directory's times before it fills the directory.
-	return filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return err
-		}
-		rel, err := filepath.Rel(src, path)
-		if err != nil {
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return fmt.Errorf("read the times of %s: %w", path, err)
-		}
-		target := filepath.Join(dst, rel)
-		if err := unix.UtimesNanoAt(unix.AT_FDCWD, target, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return fmt.Errorf("set the times of %s: %w", target, err)
-		}
-		return nil
-	})
 }
 
 func ignoreEOF(err error) error {

@@ -124,7 +124,10 @@ func (i *Init) adopt(ctx context.Context, c *libct.Container, p *libct.Process) 
 
 // discard removes a container that could not be adopted.
 func discard(c *libct.Container, p *libct.Process) error {
-	err := c.KillAll()
+	err := errors.Join(p.Signal(unix.SIGKILL), c.KillAll())
+	if errdefs.IsNotFound(err) {
+		err = nil
+	}
 	_, werr := p.Wait()
 	return errors.Join(err, werr, c.Destroy())
 }
@@ -256,7 +259,11 @@ func (i *Init) Signal(_ context.Context, sig unix.Signal) error {
 	i.mu.Unlock()
 	switch {
 	case l != nil && sig == unix.SIGKILL:
-		return l.c.KillAll()
+		// libcontainer thaws a frozen container, and ends those without a pid
+		// namespace of their own; but it can take a program that is just being
+		// executed for a dead one.
+		err := l.p.Signal(sig)
+		return errors.Join(err, l.c.KillAll())
 	case l != nil:
 		return l.p.Signal(sig)
 	case !giveUp && rs != nil:
