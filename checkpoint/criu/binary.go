@@ -47,7 +47,7 @@ func Find() (Binary, error) {
 		p, err = filepath.Abs(p)
 	}
 	if err != nil {
-		return Binary{}, fmt.Errorf("find criu in PATH %q: %w (%v): install criu >= %s and put it into the PATH of containerd, which its shims inherit; `snapctl doctor` checks it",
+		return Binary{}, fmt.Errorf("find criu in PATH %q: %w (%w): install criu >= %s and put it into the PATH of containerd, which its shims inherit; `snapctl doctor` checks it",
 			os.Getenv("PATH"), ErrNotInstalled, err, FormatVersion(MinVersion))
 	}
 	return Binary{Path: p}, nil

@@ -75,8 +75,8 @@ type InheritFD struct {
 //
 // CRIU reads "name value" per line and ends with an error for a name that it does not
 // know ("unrecognized option"); what follows a name that takes no value is silently
-// ignored. All options are known to 4.0, 4.1 and 4.2, and accepted at dump as
-// well as at restore.
+// ignored. All options were tried with 4.1.1 and 4.2.1, which accept
+// them at dump as well as at restore.
 type Config struct {
 	// TCP is what becomes of established connections. Use the same at dump and restore.
 	TCP TCP
@@ -86,10 +86,14 @@ type Config struct {
 	// carried in the checkpoint; 0 is CRIU's default of 1 MiB, above which a dump fails.
 	// It is only for dumps.
 	GhostLimit int64
+	// SkipInFlight leaves connections out that wait to be accepted, or that are being
+	// accepted: of a busy server there is often one, and a dump fails without it, with TCPClose
+	// too. At dump they are not touched: a task that goes on accepts them.
+	SkipInFlight bool
 	// FileLocks saves and restores flock and POSIX locks; without it a dump of a
-	// process that holds one fails. CRIU calls it safe only if no process outside of the
-	// tree shares the locks. It cannot be undone at restore, which takes the locks that the images hold
-	// also without the option, and waits for ever for a flock that somebody else holds.
+	// process that holds one fails. It is needed at restore too: without
+	// it a restore succeeds and the locks are lost. CRIU calls it safe only if no process outside of
+	// the tree shares the locks: a restore waits for ever for a flock that somebody else holds.
 	FileLocks bool
 	// LinkRemap gives a deleted file that has other links a name again ("link_remap.N",
 	// beside the old name) in the container's file system. A dump that leaves the task
@@ -122,7 +126,7 @@ const DefaultGhostLimit = 256 << 20
 // a running container: connections closed, nothing left in its network namespace or its file
 // system, file locks kept. It serves both dump and restore.
 func DefaultConfig() Config {
-	return Config{TCP: TCPClose, NetworkLock: LockSkip, GhostLimit: DefaultGhostLimit, FileLocks: true}
+	return Config{TCP: TCPClose, SkipInFlight: true, NetworkLock: LockSkip, GhostLimit: DefaultGhostLimit, FileLocks: true}
 }
 
 // Encode returns the file's content, or an error that names every value that
@@ -151,6 +155,7 @@ func (c Config) Encode() ([]byte, error) {
 		errs = append(errs, fmt.Errorf("GhostLimit %d: use a number of bytes, or 0", c.GhostLimit))
 	}
 	flag("ghost-limit "+strconv.FormatInt(c.GhostLimit, 10), c.GhostLimit > 0)
+	flag("skip-in-flight", c.SkipInFlight)
 	flag("file-locks", c.FileLocks)
 	flag("link-remap", c.LinkRemap)
 	flag("force-irmap", c.ForceIrmap)
@@ -172,7 +177,7 @@ func (c Config) Encode() ([]byte, error) {
 		flag(fmt.Sprintf("inherit-fd fd[%d]:%s", i.FD, i.Key), true)
 	}
 	if c.Verbosity < 0 || c.Verbosity > 4 {
-		errs = append(errs, fmt.Errorf("Verbosity %d: use 1 to 4, or 0", c.Verbosity))
+		errs = append(errs, fmt.Errorf("log level (Verbosity) %d: use 1 to 4, or 0", c.Verbosity))
 	}
 	// Without "=" CRIU takes the number for a stray word and raises the level by one.
 	flag("verbosity="+strconv.Itoa(c.Verbosity), c.Verbosity > 0)

@@ -7,10 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // ErrImages is returned for images that CRIU could not restore, or not safely.
@@ -39,53 +36,42 @@ const (
 	// maxVersion is the newest image version that is known; CRIU has written 1
 	// and 2 since 2012 (criu/include/image.h).
 	maxVersion = 2
-	// maxTree bounds pstree.img and inventory.img, in bytes.
-	maxTree = 16 << 20
-	header  = 8
+	// maxImage bounds an image that is read as a whole, in bytes: the pagemap
+	// of a process with a million separate areas has about 20 MB.
+	maxImage = 64 << 20
+	header   = 8
 )
 
 // CheckImages says whether dir holds what CRIU needs for a restore: the files
-// that each tree has, with the magic numbers of their kinds, of a version that
-// is known. It reads a few hundred bytes. CRIU itself does not always fail for a
-// missing file: it crashes, or restores processes without descriptors.
+// that each tree, process and thread has, with the magic numbers of their kinds, of a
+// version that is known, and pages files as long as their pagemaps say. It
+// reads some kilobytes, no pages. CRIU itself does not always fail for a file that
+// is missing or short: it crashes, spins, or restores processes without descriptors.
 //
 // Errors wrap ErrImages and name the file.
 func CheckImages(dir string) error {
-	if err := checkInventory(filepath.Join(dir, "inventory.img")); err != nil {
+	if err := checkInventory(dir); err != nil {
 		return err
 	}
-	pids, err := tree(dir)
+	tasks, err := tree(dir)
 	if err != nil {
 		return err
 	}
-	want := []string{"files.img"}
-	for _, pid := range pids {
-		want = append(want, "core-"+strconv.Itoa(pid)+".img")
+	if err := checkMagic(dir, "files.img"); err != nil {
+		return err
 	}
-	// The root is alive; of the others some may be zombies, which have no memory.
-	root := strconv.Itoa(pids[0]) + ".img"
-	want = append(want, "mm-"+root, "pagemap-"+root, "fs-"+root, "ids-"+root)
-	for _, name := range want {
-		if err := checkMagic(dir, name); err != nil {
+	for _, t := range tasks {
+		if err := checkTask(dir, t); err != nil {
 			return err
 		}
 	}
-	fdinfo, err := filepath.Glob(filepath.Join(dir, "fdinfo-*.img"))
-	if err != nil || len(fdinfo) == 0 {
-		return fmt.Errorf("%w: fdinfo-*.img is missing", ErrImages)
-	}
-	for _, f := range fdinfo {
-		if err := checkMagic(dir, filepath.Base(f)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return checkPages(dir)
 }
 
 // Processes returns how many processes, threads not counted, the images hold.
 func Processes(dir string) (int, error) {
-	pids, err := tree(dir)
-	return len(pids), err
+	tasks, err := tree(dir)
+	return len(tasks), err
 }
 
 func unusable(name string, err error) error {
@@ -117,105 +103,4 @@ func checkMagic(dir, name string) error {
 		return unusable(name, errMagic)
 	}
 	return nil
-}
-
-// checkInventory checks the first file that CRIU reads, and its version.
-func checkInventory(path string) error {
-	name := filepath.Base(path)
-	data, err := readRegular(path, maxTree)
-	if err != nil {
-		return unusable(name, err)
-	}
-	if len(data) < header || binary.LittleEndian.Uint32(data) != magicInventory {
-		return unusable(name, errMagic)
-	}
-	rec, _, err := record(data[4:])
-	if err != nil {
-		return unusable(name, err)
-	}
-	v, err := firstVarint(rec)
-	if err != nil {
-		return unusable(name, err)
-	}
-	if v > maxVersion {
-		return unusable(name, fmt.Errorf("image version %d is of a newer CRIU: update CRIU on this node", v))
-	}
-	return nil
-}
-
-// tree returns the pids of pstree.img, the root's first.
-func tree(dir string) ([]int, error) {
-	const name = "pstree.img"
-	if err := checkMagic(dir, name); err != nil {
-		return nil, err
-	}
-	data, err := readRegular(filepath.Join(dir, name), maxTree)
-	if err != nil {
-		return nil, unusable(name, err)
-	}
-	pids, err := parseTree(data[header:])
-	if err != nil {
-		return nil, unusable(name, err)
-	}
-	return pids, nil
-}
-
-func parseTree(data []byte) ([]int, error) {
-	var pids []int
-	for len(data) > 0 {
-		rec, rest, err := record(data)
-		if err != nil {
-			return nil, err
-		}
-		pid, err := firstVarint(rec)
-		if err != nil {
-			return nil, err
-		}
-		if pid == 0 || pid > 1<<22 {
-			return nil, fmt.Errorf("pid %d cannot be", pid)
-		}
-		pids = append(pids, int(pid))
-		data = rest
-	}
-	if len(pids) == 0 {
-		return nil, errTruncated
-	}
-	return pids, nil
-}
-
-// record splits off one protobuf message with its length before it.
-func record(data []byte) (rec, rest []byte, err error) {
-	if len(data) < 4 {
-		return nil, nil, errTruncated
-	}
-	n := uint64(binary.LittleEndian.Uint32(data))
-	if n > uint64(len(data)-4) {
-		return nil, nil, errTruncated
-	}
-	return data[4 : 4+n], data[4+n:], nil
-}
-
-// firstVarint returns field 1 of a message: the version in inventory.img, the
-// pid in pstree.img.
-func firstVarint(rec []byte) (uint64, error) {
-	for len(rec) > 0 {
-		num, typ, n := protowire.ConsumeTag(rec)
-		if n < 0 {
-			return 0, protowire.ParseError(n)
-		}
-		rec = rec[n:]
-		if num == 1 && typ == protowire.VarintType {
-			v, n := protowire.ConsumeVarint(rec)
-			if n < 0 {
-				return 0, protowire.ParseError(n)
-			}
-			return v, nil
-		}
-		n = protowire.ConsumeFieldValue(num, typ, rec)
-		if n < 0 {
-			return 0, protowire.ParseError(n)
-		}
-		rec = rec[n:]
-	}
-	return 0, errors.New("its first field is missing")
 }

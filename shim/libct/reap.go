@@ -26,13 +26,20 @@ func reap(pid int) {
 	}
 }
 
+// wait takes a dead child's status. A child that does not die in time is left:
+// to whoever waits next, it is no worse than to one who would wait for ever.
 func wait(pid int) {
-	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-			return
+	_ = retry(waitAttempts, func() error {
+		got, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		if err == unix.EINTR || err == nil && got == 0 {
+			return unix.EAGAIN
 		}
-	}
+		return nil
+	})
 }
+
+// waitAttempts are 5 s in all, with retry's pauses.
+const waitAttempts = 11
 
 // children lists the processes whose parent is ours.
 func children() []int {

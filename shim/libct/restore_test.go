@@ -1,0 +1,359 @@
+package libct
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// counter counts lines: its state is in its memory only.
+const counter = "n=0; echo ready; while read line; do n=$((n+1)); echo $line $n; done; exit 5"
+
+// checkpointed is a container that has counted to one, and its images.
+func checkpointed(t *testing.T, d Dump) (*bundle, Dump) {
+	t.Helper()
+	b := newBundle(t, counter)
+	p := newPipes(t)
+	c, init := b.boot(p)
+	p.line(t)
+	p.send(t, "first")
+	if s := p.line(t); s != "first 1" {
+		t.Fatalf("%q", s)
+	}
+	must(t, c.Freeze())
+	d = b.images(c, d)
+	must(t, c.Thaw())
+	if !d.Exit {
+		p.send(t, "goes on")
+		if s := p.line(t); s != "goes on 2" {
+			t.Errorf("after the dump: %q", s)
+		}
+		must(t, c.KillAll())
+	}
+	if code := waitFor(t, init); code != 137 {
+		t.Errorf("exit code %d", code)
+	}
+	must(t, c.Destroy())
+	b.wantNothing()
+	return b, d
+}
+
+// A whole restore: held with its true pid and namespaces, but not its memory;
+// then going on where the checkpoint was taken.
+func TestRestore(t *testing.T) {
+	b, d := checkpointed(t, Dump{Detached: true})
+	n := b.again(t)
+	n.spec.OCI.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "42"}
+	p := newPipes(t)
+	rs, ns := n.hold(d, p)
+
+	proc := filepath.Join("/proc", itoa(rs.PID()))
+	link, err := os.Readlink(filepath.Join(proc, "ns/net"))
+	must(t, err)
+	if want, err := os.Readlink(nsPath(ns.net)); err != nil || link != want {
+		t.Errorf("the held process is in %s, not in %s that was made for it: %v", link, want, err)
+	}
+	if exe, _ := os.Readlink(filepath.Join(proc, "exe")); strings.Contains(exe, "busybox") {
+		t.Errorf("the held process is %s already", exe)
+	}
+	p.send(t, "second")
+	if n := p.stdout.Buffered(); n != 0 {
+		t.Error("a held process answers")
+	}
+
+	c, init := n.finish(rs, d)
+	if init.PID() != rs.PID() {
+		t.Errorf("held as %d, restored as %d", rs.PID(), init.PID())
+	}
+	if s := p.line(t); s != "second 2" {
+		t.Errorf("the restored program says %q", s)
+	}
+	// CRIU gives a namespace that it joins the hostname of the images. That is
+	// why those of a restore name the new one (criu.Stage).
+	if s := output(t, c, "hostname"); s != "snapped" {
+		t.Errorf("hostname %q", s)
+	}
+	if s := output(t, c, "ip", "link", "show", "lo"); !strings.Contains(s, "UP") {
+		t.Errorf("the loopback interface is not up: %s", s)
+	}
+	if s := output(t, c, "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"); s != "42" {
+		t.Errorf("sysctl %q", s)
+	}
+	n.wantOwnCgroup(init)
+	if ok, err := rs.Abort(); ok || err != nil {
+		t.Errorf("a finished restore was given up: %t, %v", ok, err)
+	}
+	// The restored container is as good as a booted one: frozen, captured again, killed.
+	must(t, c.Freeze())
+	again := n.images(c, Dump{Detached: true})
+	must(t, c.Thaw())
+	must(t, p.stdin.Close())
+	if code := waitFor(t, init); code != 5 {
+		t.Errorf("exit code %d", code)
+	}
+	must(t, c.Destroy())
+	n.wantNothing()
+
+	third := n.again(t)
+	p = newPipes(t)
+	rs, _ = third.hold(again, p)
+	c, init = third.finish(rs, again)
+	p.send(t, "third")
+	if s := p.line(t); s != "third 3" {
+		t.Errorf("the second generation says %q", s)
+	}
+	third.end(c, init)
+	third.wantNothing()
+}
+
+// wantOwnCgroup makes sure that a restored process is in its own container's
+// cgroup, not in that of the one that was captured.
+func (b *bundle) wantOwnCgroup(p *Process) {
+	b.t.Helper()
+	data, err := os.ReadFile(filepath.Join("/proc", itoa(p.PID()), "cgroup"))
+	must(b.t, err)
+	if !strings.Contains(string(data), b.spec.ID) {
+		b.t.Errorf("the restored process is in\n%s", data)
+	}
+}
+
+// Images for the store hold no network devices; those that runc would write do.
+func TestDetachedImages(t *testing.T) {
+	for _, detached := range []bool{false, true} {
+		_, d := checkpointed(t, Dump{Detached: detached, Exit: !detached})
+		found, err := filepath.Glob(filepath.Join(d.Dir, "netdev-*.img"))
+		must(t, err)
+		if (len(found) > 0) == detached {
+			t.Errorf("detached %t: %v", detached, found)
+		}
+		if _, err := os.Stat(filepath.Join(d.Dir, "descriptors.json")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A held restore that is given up leaves nothing, and frees the ID.
+func TestAbort(t *testing.T) {
+	b, d := checkpointed(t, Dump{Detached: true})
+	n := b.again(t)
+	rs, ns := n.hold(d, newPipes(t))
+	if ok, err := rs.Abort(); !ok || err != nil {
+		t.Errorf("%t, %v", ok, err)
+	}
+	if err := unix.Kill(rs.PID(), 0); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("the held process: %v", err)
+	}
+	if ok, err := rs.Abort(); ok || err != nil {
+		t.Errorf("a second time: %t, %v", ok, err)
+	}
+	if _, _, err := rs.Finish(t.Context()); !errors.Is(err, errAborted) {
+		t.Errorf("Finish: %v", err)
+	}
+	n.wantNothing()
+
+	// The namespaces outlive it, for the boot that follows.
+	n.spec.OCI.Process.Args = []string{"/bin/ip", "link", "show", "lo"}
+	ns.Join(&n.spec)
+	p := newPipes(t)
+	c, init := n.boot(p)
+	if s := p.line(t); !strings.Contains(s, "UP") {
+		t.Errorf("the network after a fallback: %q", s)
+	}
+	if code := waitFor(t, init); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	must(t, c.Destroy())
+	n.wantNothing()
+}
+
+// The held process dies, by whatever hand: Finish says so, and nothing is left.
+func TestFinishFails(t *testing.T) {
+	b, d := checkpointed(t, Dump{Detached: true})
+	n := b.again(t)
+	rs, _ := n.hold(d, newPipes(t))
+	must(t, unix.Kill(rs.PID(), unix.SIGKILL))
+	_, _, err := rs.Finish(t.Context())
+	if !errors.Is(err, ErrCRIU) {
+		t.Errorf("%v", err)
+	}
+	n.wantNothing()
+
+	// A caller who has no time left.
+	n = b.again(t)
+	rs, _ = n.hold(d, newPipes(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c, p, err := rs.Finish(ctx)
+	if err == nil { // CRIU was quicker than the select.
+		n.end(c, p)
+	} else if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	n.wantNothing()
+}
+
+// A restore that fails before it is held.
+func TestRestoreFails(t *testing.T) {
+	b, d := checkpointed(t, Dump{Detached: true})
+	for name, damage := range map[string]func(t *testing.T, n *bundle, dir string){
+		"no images":      func(t *testing.T, _ *bundle, dir string) { must(t, os.Remove(filepath.Join(dir, "inventory.img"))) },
+		"no descriptors": func(t *testing.T, _ *bundle, dir string) { must(t, os.Remove(filepath.Join(dir, "descriptors.json"))) },
+		"damaged pstree": func(t *testing.T, _ *bundle, dir string) {
+			must(t, os.WriteFile(filepath.Join(dir, "pstree.img"), []byte("nothing"), 0o600))
+		},
+		"a failing hook": func(_ *testing.T, n *bundle, _ string) {
+			n.spec.OCI.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}}
+		},
+		"a missing rootfs": func(t *testing.T, n *bundle, _ string) { must(t, os.RemoveAll(n.spec.OCI.Root.Path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := b.again(t)
+			dir := t.TempDir()
+			must(t, os.CopyFS(dir, os.DirFS(d.Dir)))
+			damage(t, n, dir)
+			ns, err := NewNamespaces(n.spec.OCI)
+			must(t, err)
+			defer ns.Close()
+			ns.Join(&n.spec)
+			rs, err := n.runtime.Restore(t.Context(), n.spec, Images{Dir: dir, Work: t.TempDir()}, newPipes(t).files)
+			if err == nil {
+				t.Error("restored")
+				_, err = rs.Abort()
+				must(t, err)
+			}
+			n.wantNothing()
+		})
+	}
+}
+
+// A caller who goes away while a hook runs: nothing is left either.
+func TestRestoreIsCancelled(t *testing.T) {
+	b, d := checkpointed(t, Dump{Detached: true})
+	n := b.again(t)
+	reached := filepath.Join(n.spec.Bundle, "reached")
+	must(t, unix.Mkfifo(reached, 0o600))
+	n.spec.OCI.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{
+		Path: "/bin/sh", Args: []string{"sh", "-c", "echo >" + reached + "; exec sleep 3"},
+	}}}
+	ns, err := NewNamespaces(n.spec.OCI)
+	must(t, err)
+	defer ns.Close()
+	ns.Join(&n.spec)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, _ = os.ReadFile(reached)
+		cancel()
+	}()
+	if _, err := n.runtime.Restore(ctx, n.spec, Images{Dir: d.Dir, Work: t.TempDir()}, newPipes(t).files); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	n.wantNothing()
+}
+
+// Hooks run in their order, poststop ones only if others had run.
+func TestHooks(t *testing.T) {
+	b, d := checkpointed(t, Dump{Detached: true})
+	n := b.again(t)
+	said := filepath.Join(n.spec.Bundle, "said")
+	say := func(word string) []specs.Hook {
+		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >/dev/null; echo " + word + " >>" + said}}}
+	}
+	n.spec.OCI.Hooks = &specs.Hooks{Prestart: say("prestart"), CreateRuntime: say("createRuntime"), Poststop: say("poststop")} //nolint:staticcheck // runc still runs prestart hooks
+	rs, _ := n.hold(d, newPipes(t))
+	if data, err := os.ReadFile(said); err != nil || string(data) != "prestart\ncreateRuntime\n" {
+		t.Errorf("when held: %q, %v", data, err)
+	}
+	if ok, err := rs.Abort(); !ok || err != nil {
+		t.Errorf("%t, %v", ok, err)
+	}
+	if data, err := os.ReadFile(said); err != nil || string(data) != "prestart\ncreateRuntime\npoststop\n" {
+		t.Errorf("when given up: %q, %v", data, err)
+	}
+	n.wantNothing()
+
+	n = b.again(t)
+	n.spec.OCI.Hooks = &specs.Hooks{Poststop: say("poststop too early")}
+	if _, err := n.runtime.Restore(t.Context(), n.spec, Images{Dir: t.TempDir(), Work: t.TempDir()}, newPipes(t).files); err == nil {
+		t.Error("restored from nothing")
+	}
+	if data, err := os.ReadFile(said); err != nil || strings.Contains(string(data), "early") {
+		t.Errorf("when nothing had run: %q, %v", data, err)
+	}
+	n.wantNothing()
+}
+
+// libcontainer and this package enter namespaces on threads that end. The first
+// one never does, and /proc/self is its view.
+func TestFirstThreadStays(t *testing.T) {
+	read := func() string {
+		var all []string
+		for _, ns := range []string{"mnt", "net", "uts", "cgroup"} {
+			link, err := os.Readlink("/proc/self/ns/" + ns)
+			must(t, err)
+			all = append(all, link)
+		}
+		return strings.Join(all, " ")
+	}
+	before := read()
+	for range 8 {
+		b := newBundle(t, "exit 0")
+		c, init := b.boot(newPipes(t))
+		ns, err := NewNamespaces(b.spec.OCI)
+		must(t, err)
+		if now := read(); now != before {
+			t.Fatalf("the first thread was in %s and is in %s", before, now)
+		}
+		must(t, ns.Close())
+		waitFor(t, init)
+		must(t, c.Destroy())
+	}
+}
+
+// What is relied upon of libcontainer, beyond its documentation.
+func TestContract(t *testing.T) {
+	b := newBundle(t, "echo begun; exec sleep 1000")
+	p := newPipes(t)
+	c, init := b.boot(p)
+	p.line(t)
+
+	// Dump gives a loaded container's network namespace a path, and lets
+	// Checkpoint see it: Config returns a copy that shares its namespaces.
+	view, err := libcontainer.Load(b.runtime.Root, b.spec.ID)
+	must(t, err)
+	cfg := view.Config()
+	join(&cfg, configs.NEWNET, "/proc/1/ns/net")
+	seen := view.Config()
+	if seen.Namespaces.PathOf(configs.NEWNET) != "/proc/1/ns/net" {
+		t.Error("a container's Config does not share its namespaces: Dump.Detached would be without effect")
+	}
+	// It is the view's own, and no other's.
+	other := c.c.Config()
+	if got := other.Namespaces.PathOf(configs.NEWNET); got == "/proc/1/ns/net" {
+		t.Error("another view of the container has changed")
+	}
+
+	// Signals do not wait for the container's mutex: a frozen container's init
+	// takes one that is delivered when it is thawed.
+	must(t, c.Freeze())
+	done := make(chan error, 1)
+	go func() { done <- init.Signal(unix.SIGKILL) }()
+	select {
+	case err := <-done:
+		must(t, err)
+	case <-time.After(10 * time.Second):
+		t.Error("a signal waits")
+	}
+	must(t, c.Thaw())
+	waitFor(t, init)
+	must(t, c.Destroy())
+	b.wantNothing()
+}
