@@ -2,11 +2,13 @@ package libct
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,6 +42,46 @@ func wait(pid int) {
 
 // waitAttempts are 5 s in all, with retry's pauses.
 const waitAttempts = 11
+
+// watch closes died some time after the process has exited: long enough for a
+// CRIU that has succeeded to say so, if the program ended at once. stop ends it.
+func watch(pid int) (died <-chan struct{}, stop func()) {
+	exited, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err == nil {
+			defer unix.Close(fd)
+		}
+		// Without a descriptor the process is gone already.
+		for err == nil {
+			var n int
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, watchInterval)
+			select {
+			case <-stopped:
+				return
+			default:
+			}
+			if n > 0 {
+				break
+			}
+			if errors.Is(err, unix.EINTR) {
+				err = nil
+			}
+		}
+		select {
+		case <-time.After(watchGrace):
+			close(exited)
+		case <-stopped:
+		}
+	}()
+	return exited, sync.OnceFunc(func() { close(stopped) })
+}
+
+const (
+	// watchInterval is how soon a stopped watch ends, in milliseconds.
+	watchInterval = 100
+	watchGrace    = time.Second
+)
 
 // children lists the processes whose parent is ours.
 func children() []int {

@@ -152,11 +152,16 @@ func (rs *Restore) Finish(ctx context.Context) (*Container, *Process, error) {
 		return nil, nil, errAborted
 	}
 	rs.release <- true
+	died, stop := watch(rs.pid)
+	defer stop()
 	select {
 	case err := <-rs.done:
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w: %w", rs.spec.ID, ErrCRIU, err), rs.scrub())
 		}
+	case <-died:
+		// CRIU waits for ever for a process that was killed in its hands.
+		return nil, nil, errors.Join(fmt.Errorf("restore container %s: its first process was killed: %w", rs.spec.ID, ErrCRIU), rs.kill())
 	case <-ctx.Done():
 		return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w", rs.spec.ID, ctx.Err()), rs.kill())
 	}
@@ -178,6 +183,11 @@ func (rs *Restore) Abort() (ok bool, err error) {
 	rs.release <- false
 	return true, rs.kill()
 }
+
+// Kill ends what a restore that is being finished has restored, CRIU included:
+// CRIU does not always notice that a process of its tree has died. Finish then
+// fails, or had succeeded just before; the container's init is dead either way.
+func (rs *Restore) Kill() error { return killCgroup(rs.cm) }
 
 // abortTimeout bounds how long CRIU may take to end after its cgroup was killed.
 const abortTimeout = 10 * time.Second

@@ -273,8 +273,8 @@ func (i *Init) Signal(_ context.Context, sig unix.Signal) error {
 	}
 	ok, err := rs.Abort()
 	if !ok {
-		// CRIU fails when the process is gone, and Start says why.
-		return unix.Kill(rs.PID(), unix.SIGKILL)
+		// Start says why the restore fails.
+		return rs.Kill()
 	}
 	err = errors.Join(err, i.undoRootfs())
 	i.mu.Lock()
