@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/runc/options"
 	_ "github.com/containerd/containerd/api/types/runtimeoptions/v1" // CRI's options
+	_ "github.com/containerd/containerd/v2/core/runtime"             // registers the type of features with typeurl
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/schedcore"
@@ -189,19 +190,26 @@ func joinShimCgroup(params *bootapi.BootstrapParams, pid int) error {
 	return nil
 }
 
+// joinV1 joins the cgroup in each hierarchy that has it; one must.
 func joinV1(path string, pid int) error {
 	subsystems, err := cgroups.GetAllSubsystems()
 	if err != nil {
 		return err
 	}
+	joined := false
 	for _, s := range subsystems {
 		mnt, err := cgroups.FindCgroupMountpoint("", s)
 		if err != nil {
 			continue
 		}
-		if err := cgroups.WriteCgroupProc(filepath.Join(mnt, path), pid); err != nil && !errors.Is(err, os.ErrNotExist) {
+		err = cgroups.WriteCgroupProc(filepath.Join(mnt, path), pid)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
+		joined = joined || err == nil
+	}
+	if !joined {
+		return os.ErrNotExist
 	}
 	return nil
 }

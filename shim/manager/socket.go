@@ -53,8 +53,9 @@ type sockets []*socket
 // they are removed.
 func (s sockets) close(remove bool) {
 	for _, k := range s {
+		k.listener.SetUnlinkOnClose(remove)
+		k.listener.Close()
 		if remove {
-			k.listener.Close()
 			_ = shim.RemoveSocket(k.address)
 		}
 		k.file.Close()

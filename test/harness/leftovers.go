@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,7 +35,12 @@ func (l Leftovers) String() string {
 	for _, p := range l.Processes {
 		fmt.Fprintf(&b, "process %s\n", p)
 	}
-	for what, names := range map[string][]string{"mount": l.Mounts, "cgroup": l.Cgroups, "file": l.Files} {
+	// One line for a cgroup, whatever the number of hierarchies.
+	groups := map[string]bool{}
+	for _, dir := range l.Cgroups {
+		groups[strings.Join(strings.Split(dir, "/")[4:], "/")] = true
+	}
+	for what, names := range map[string][]string{"mount": l.Mounts, "cgroup": slices.Sorted(maps.Keys(groups)), "file": l.Files} {
 		for _, name := range names {
 			fmt.Fprintf(&b, "%s %s\n", what, name)
 		}

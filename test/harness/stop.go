@@ -35,8 +35,11 @@ func (n *Node) Stop(ctx context.Context) (Leftovers, error) {
 	if n.client != nil {
 		errs = append(errs, n.client.Close())
 	}
-	errs = append(errs, n.stopDaemon(), n.sweep())
-	return left, errors.Join(errs...)
+	errs = append(errs, n.stopDaemon(), n.Sweep())
+	for _, dir := range n.cgroupTops() {
+		errs = append(errs, unix.Rmdir(dir))
+	}
+	return left, errors.Join(append(errs, os.RemoveAll(n.Dir))...)
 }
 
 // DeleteContainers ends and deletes all containers of the node.
@@ -98,8 +101,8 @@ func (n *Node) stopDaemon() error {
 	return fmt.Errorf("end containerd: process %d does not end", n.cmd.Process.Pid)
 }
 
-// sweep removes by force what is left of the node.
-func (n *Node) sweep() error {
+// Sweep removes by force what is left over.
+func (n *Node) Sweep() error {
 	var errs []error
 	// More than one round: a process that is killed may be making another.
 	for range 100 {
@@ -123,7 +126,7 @@ func (n *Node) sweep() error {
 			errs = append(errs, fmt.Errorf("unmount %s: %w", m, err))
 		}
 	}
-	for _, dir := range slices.Backward(append(n.cgroupTops(), l.Cgroups...)) {
+	for _, dir := range slices.Backward(l.Cgroups) {
 		if err := unix.Rmdir(dir); err != nil {
 			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
 		}
@@ -131,7 +134,7 @@ func (n *Node) sweep() error {
 	for _, f := range l.Files {
 		errs = append(errs, os.RemoveAll(f))
 	}
-	return errors.Join(append(errs, os.RemoveAll(n.Dir))...)
+	return errors.Join(errs...)
 }
 
 // thaw lets frozen processes die. Only cgroup v1 keeps them from it.

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestTable(t *testing.T) {
+	full := figures{
+		ColdMS: 4712.3, CaptureMS: 443.5, PauseMS: 228.1, ClientGapMS: 236.4,
+		RestoredMS: 210.04, RestoredRunsMS: []float64{243.1, 210.04, 203.2}, FallbackMS: 4803.1,
+		StockColdMS: 4699, StockCaptureMS: 1232.1, StockRestoreMS: 845.6, StockRestoreRunsMS: []float64{324.7, 845.6, 1176},
+		Program: programFacts{Documents: 27000, Words: 30000, RSSMB: 211.6, CheckpointMB: 181.7},
+	}
+	once := full
+	once.RestoredRunsMS, once.RestoredMS = []float64{54.2}, 54.2
+	for name, f := range map[string]figures{"full": full, "once": once, "nothing": {}} {
+		t.Run(name, func(t *testing.T) {
+			golden := filepath.Join("testdata", "table-"+name+".txt")
+			got := f.table()
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("table:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestDuration(t *testing.T) {
+	for ms, want := range map[float64]string{
+		0: "0.00 ms", 0.42: "0.42 ms", 4.714: "4.71 ms", 9.996: "10.0 ms", 31.84: "31.8 ms",
+		99.96: "100 ms", 175.2: "175 ms", 999.4: "999 ms", 999.6: "1.00 s", 2531: "2.53 s", 61000: "61.0 s",
+	} {
+		if got := duration(ms); got != want {
+			t.Errorf("duration(%v) = %q, want %q", ms, got, want)
+		}
+	}
+}
+
+func TestRatio(t *testing.T) {
+	for _, tc := range []struct {
+		whole, part float64
+		want        string
+	}{
+		{4712, 210, "22"}, {846, 210, "4.0"}, {9.94, 1, "9.9"}, {9.96, 1, "10"}, {1, 2, "0.5"},
+		{0, 1, "?"}, {1, 0, "?"}, {-1, 1, "?"},
+	} {
+		if got := ratio(tc.whole, tc.part); got != tc.want {
+			t.Errorf("ratio(%v, %v) = %q, want %q", tc.whole, tc.part, got, tc.want)
+		}
+	}
+}

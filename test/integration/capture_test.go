@@ -1,0 +1,372 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/shim/capture"
+	"github.com/containerd-snap/snap/test/harness"
+)
+
+// TestCaptureEntry looks at what a capture registers.
+func TestCaptureEntry(t *testing.T) {
+	t.Parallel()
+	c := start(t, shared, probeOf())
+	before := c.probe()
+	begin := time.Now()
+	e := c.mustCapture(capture.Request{Name: "entry"})
+	c.goesOn(before)
+	k := e.Checkpoint
+	image, err := shared.Client().GetImage(testContext(t), probeImage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Name != "entry" || k.SchemaVersion != checkpoint.SchemaVersion {
+		t.Errorf("name %q, schema %d", e.Name, k.SchemaVersion)
+	}
+	if want := (checkpoint.Source{
+		Namespace: shared.Namespace, Container: c.ID(), Image: probeImage, ImageDigest: image.Target().Digest.String(),
+		Command: "/bin/probe", Processes: 1,
+	}); k.Source != want {
+		t.Errorf("source %+v, want %+v", k.Source, want)
+	}
+	if k.CreatedAt.Before(begin) || k.CreatedAt.After(time.Now()) {
+		t.Errorf("created at %s", k.CreatedAt)
+	}
+	if k.Host.Arch != runtime.GOARCH || k.Host.CRIU < 40000 || k.Host.Kernel == "" || len(k.Host.CPUFeatures) == 0 || k.Host.Cgroup == "" {
+		t.Errorf("host facts %+v", k.Host)
+	}
+	for _, field := range []string{"image", "args", "env.SNAP_TEST", "namespace.network"} {
+		if k.Fingerprint[field] == "" {
+			t.Errorf("the fingerprint lacks %s: %v", field, k.Fingerprint)
+		}
+	}
+	if k.Timing.DumpMS <= 0 || k.Timing.PauseMS < k.Timing.DumpMS+k.Timing.DiffMS {
+		t.Errorf("timing %+v", k.Timing)
+	}
+	var pages int64
+	for _, f := range k.Files {
+		st, err := os.Lstat(filepath.Join(e.Dir, "images", f.Path))
+		if err != nil || st.Size() != f.Size {
+			t.Errorf("file %+v: %v", f, err)
+		}
+		if f.Pages {
+			pages += f.Size
+		}
+	}
+	if pages < 100<<10 {
+		t.Errorf("%d bytes of pages", pages)
+	}
+	if k.Diff.Files == 0 || k.Diff.SHA256 == "" {
+		t.Errorf("difference %+v", k.Diff)
+	}
+	if err := openStore(t, shared).Verify(testContext(t), e, nil); err != nil {
+		t.Error(err)
+	}
+	private(t, e.Dir)
+}
+
+// private checks that others than root can read nothing of an entry.
+func private(t *testing.T, dir string) {
+	t.Helper()
+	st, err := os.Stat(filepath.Dir(filepath.Dir(dir)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		t.Errorf("the store's mode is %s", st.Mode())
+	}
+}
+
+// TestCaptureStop: the task ends, and only when the checkpoint is registered.
+func TestCaptureStop(t *testing.T) {
+	t.Parallel()
+	c := start(t, shared, probeOf())
+	before := c.probe()
+	e := c.mustCapture(capture.Request{Stop: true})
+	if got := c.wait(); got != 137 {
+		t.Errorf("exit status %d", got)
+	}
+	clone := start(t, shared, probeOf())
+	clone.mustRestored(e)
+	clone.goesOn(before)
+}
+
+// TestCapturePaused: a paused task is captured as it stands and stays paused.
+func TestCapturePaused(t *testing.T) {
+	t.Parallel()
+	c := start(t, shared, probeOf())
+	before := c.probe()
+	if err := c.task.Pause(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	e := c.mustCapture(capture.Request{})
+	if s := c.status(); s != "paused" {
+		t.Errorf("status %s", s)
+	}
+	if _, err := c.ask(); err == nil {
+		t.Error("the paused program answers")
+	}
+	if err := c.task.Resume(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.goesOn(before)
+	clone := start(t, shared, probeOf())
+	clone.mustRestored(e)
+	clone.goesOn(before)
+}
+
+// TestWritableLayer: what the program's surroundings wrote comes back with it:
+// new, changed, deleted and replaced files, links, modes and owners.
+func TestWritableLayer(t *testing.T) {
+	t.Parallel()
+	c := start(t, shared, probeOf())
+	c.probe()
+	c.mustExec("sh", "-e", "-c", `
+		mkdir -p /new/deep; echo new >/new/deep/file; chmod 0641 /new/deep/file; chown 12:34 /new/deep/file
+		ln /new/deep/file /new/hard; ln -s deep/file /new/soft; mknod /new/fifo p
+		echo changed >>/etc/passwd
+		rm /etc/group
+		rm -r /home; mkdir /home; echo replaced >/home/only
+		rm -r /var; echo "a file now" >/var
+		head -c 300000 /dev/urandom >/new/random`)
+	const look = `
+		cat /new/deep/file /home/only /var; tail -n1 /etc/passwd; readlink /new/soft; md5sum /new/random
+		stat -c '%a %u:%g %h' /new/deep/file; stat -c %F /new/fifo; ls -A /home; ls /etc/group 2>&1; [ /new/hard -ef /new/deep/file ] && echo linked; true`
+	want := c.mustExec("sh", "-c", look)
+	if !strings.Contains(want, "linked") || !strings.Contains(want, "641 12:34 2") {
+		t.Fatalf("the test's own script: %s", want)
+	}
+	e := c.mustCapture(capture.Request{})
+	clone := start(t, shared, probeOf())
+	clone.mustRestored(e)
+	clone.probe()
+	if got := clone.mustExec("sh", "-c", look); got != want {
+		t.Errorf("the clone sees\n%s\nwant\n%s", got, want)
+	}
+	// What a clone writes is its own.
+	clone.mustExec("sh", "-c", "echo clone >/new/deep/file; rm /home/only")
+	if got := c.mustExec("sh", "-c", look); got != want {
+		t.Errorf("after the clone wrote, the captured container sees\n%s\nwant\n%s", got, want)
+	}
+	if err := openStore(t, shared).Verify(testContext(t), e, nil); err != nil {
+		t.Errorf("after the clone wrote: %v", err)
+	}
+}
+
+func TestCaptureNames(t *testing.T) {
+	t.Parallel()
+	c := start(t, shared, probeOf())
+	before := c.probe()
+	first := c.mustCapture(capture.Request{Name: "twice"})
+	if _, err := c.capture(capture.Request{Name: "twice"}); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("capture under a name that is taken: %v", err)
+	}
+	second := c.mustCapture(capture.Request{Name: "twice", Replace: true})
+	if first.Digest == second.Digest || second.Name != "twice" {
+		t.Errorf("replaced %s by %s, %q", first.Digest, second.Digest, second.Name)
+	}
+	if got, err := openStore(t, shared).Resolve(first.Digest); err != nil || got.Name != "" {
+		t.Errorf("the replaced checkpoint: %q, %v", got.Name, err)
+	}
+	if _, err := c.capture(capture.Request{Name: "Not Valid"}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("capture under an invalid name: %v", err)
+	}
+	c.goesOn(before)
+}
+
+// TestCaptureRefused: a capture that fails says why, leaves the task running and
+// nothing in the store.
+func TestCaptureRefused(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	for name, c := range map[string]struct {
+		want   want
+		before func(t *testing.T, c *container)
+		says   string
+	}{
+		"multipath TCP":   {want: want{image: probeImage, args: []string{"/bin/probe", "-mptcp"}}, says: "multipath"},
+		"host's pids":     {want: probeOf(hostPIDs), says: "pid namespace"},
+		"not this task":   {want: probeOf(), says: "not found"},
+		"no space":        {want: probeOf(), before: fillStore, says: "full"},
+		"CRIU is missing": {want: probeOf(), before: hideCRIU, says: "criu"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := start(t, n, c.want)
+			before := k.probe()
+			if c.before != nil {
+				c.before(t, k)
+			}
+			req := capture.Request{ID: k.ID()}
+			if c.says == "not found" {
+				req.ID = "nobody"
+			}
+			_, err := capture.Call(testContext(t), k.record().Address, req)
+			if err == nil || !strings.Contains(strings.ToLower(err.Error()), c.says) {
+				t.Errorf("error %v, want one that says %q", err, c.says)
+			}
+			k.goesOn(before)
+			storeIsEmpty(t, n)
+		})
+	}
+}
+
+// storeIsEmpty checks that no checkpoint is registered and no part of one is left.
+func storeIsEmpty(t *testing.T, n *harness.Node) {
+	t.Helper()
+	for _, dir := range []string{"entries", "drafts", "trash", "tmp", "index", "names", "state"} {
+		names, err := os.ReadDir(filepath.Join(n.StoreRoot, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			t.Errorf("in the store: %s/%s", dir, name.Name())
+		}
+	}
+}
+
+// TestCheckpointTask takes checkpoints as users of the stock shim do.
+func TestCheckpointTask(t *testing.T) {
+	t.Parallel()
+	t.Run("to a directory", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, shared, probeOf())
+		before := c.probe()
+		dir := filepath.Join(t.TempDir(), "images")
+		if _, err := shared.Ctr(testContext(t), "task", "checkpoint", "--image-path", dir, c.ID()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "inventory.img")); err != nil {
+			t.Error(err)
+		}
+		c.goesOn(before)
+	})
+	t.Run("to an image", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, shared, probeOf())
+		before := c.probe()
+		out, err := shared.Ctr(testContext(t), "task", "checkpoint", c.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.Stdout, "checkpoint") {
+			t.Errorf("printed %q", out.Stdout)
+		}
+		c.goesOn(before)
+	})
+	t.Run("container checkpoint and restore", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, shared, probeOf())
+		before := c.probe()
+		c.mustExec("sh", "-c", "echo written >/written")
+		ref := "localhost/checkpoint:" + c.ID()
+		if _, err := shared.Ctr(testContext(t), "container", "checkpoint", "--task", "--rw", "--image", c.ID(), ref); err != nil {
+			t.Fatal(err)
+		}
+		c.goesOn(before)
+		// The restored container's spec names the cgroup of the captured one.
+		c.kill(unix.SIGKILL)
+		c.wait()
+		c.delete()
+		id := c.ID() + "-restored"
+		if _, err := shared.Ctr(testContext(t), "container", "restore", "--live", "--rw", id, ref); err != nil {
+			t.Fatal(err)
+		}
+		r := adopt(t, shared, id)
+		r.goesOn(before)
+		if got := r.mustExec("cat", "/written"); got != "written\n" {
+			t.Errorf("the restored container's file holds %q", got)
+		}
+		hasStats(r)
+	})
+}
+
+// TestCaptureWithExec: what was exec'd into the container is not part of the
+// program, and does not notice.
+func TestCaptureWithExec(t *testing.T) {
+	t.Parallel()
+	c := start(t, shared, probeOf())
+	before := c.probe()
+	e := c.newExec(false, "cat")
+	if err := e.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	k := c.mustCapture(capture.Request{})
+	if k.Checkpoint.Source.Processes != 1 {
+		t.Errorf("%d processes captured", k.Checkpoint.Source.Processes)
+	}
+	fmt.Fprintln(e.stdin, "still here")
+	e.out.waitFor(t, "still here")
+	c.goesOn(before)
+	clone := start(t, shared, probeOf())
+	clone.mustRestored(k)
+	clone.goesOn(before)
+	execs(clone)
+}
+
+// adopt takes over a container that a command has made.
+func adopt(t *testing.T, n *harness.Node, id string) *container {
+	t.Helper()
+	c := &container{t: t, node: n, out: &output{}}
+	var err error
+	if c.Container, err = n.Client().LoadContainer(testContext(t), id); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			c.tell()
+		}
+		c.task = nil // without streams of ours
+		if err := c.remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	if c.task, err = c.Task(testContext(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// tree lists what is below a directory.
+func tree(t *testing.T, dir string) []string {
+	t.Helper()
+	var names []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if path != dir {
+			names = append(names, strings.TrimPrefix(path, dir+"/"))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// snapctl runs snapctl and decodes what it prints with --json.
+func snapctl(t *testing.T, n *harness.Node, v any, args ...string) {
+	t.Helper()
+	out, err := n.Snapctl(testContext(t), append(args, "--json")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(out.Stdout), v); err != nil {
+		t.Fatal(fmt.Errorf("decode what snapctl %q printed: %w: %s", args, err, out.Stdout))
+	}
+}
