@@ -54,8 +54,7 @@ func (c *Config) parse(file string, data []byte) error {
 		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 			return fmt.Errorf("read %s: unknown key; the keys are: root\n%s", file, strict.String())
 		}
-		var at *toml.DecodeError
-		if errors.As(err, &at) {
+		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
 			return fmt.Errorf("read %s: %w\n%s", file, err, at.String())
 		}
 		return fmt.Errorf("read %s: %w", file, err)

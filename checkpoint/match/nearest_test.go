@@ -2,6 +2,7 @@ package match
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -12,9 +13,7 @@ import (
 func TestNearest(t *testing.T) {
 	with := func(name string, minutes int, change map[string]string) checkpoint.Entry {
 		e := entry(name, minutes)
-		for k, v := range change {
-			e.Checkpoint.Fingerprint[k] = v
-		}
+		maps.Copy(e.Checkpoint.Fingerprint, change)
 		return e
 	}
 	all := []checkpoint.Entry{

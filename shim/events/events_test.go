@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -143,7 +144,7 @@ func TestOrderAmongEmitters(t *testing.T) {
 		for task := range 8 {
 			wg.Go(func() {
 				for pid := range 200 {
-					q.Emit(lifecycle.StartedEvent{ID: fmt.Sprint(task), PID: pid})
+					q.Emit(lifecycle.StartedEvent{ID: strconv.Itoa(task), PID: pid})
 				}
 			})
 		}

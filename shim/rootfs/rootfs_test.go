@@ -206,7 +206,7 @@ func xattrs(t *testing.T, path string) string {
 	n, err := unix.Llistxattr(path, buf)
 	must(t, err)
 	var list []string
-	for _, name := range strings.Split(string(buf[:n]), "\x00") {
+	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
 		if name == "" || name == originXattr {
 			continue
 		}

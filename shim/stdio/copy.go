@@ -94,5 +94,5 @@ func feed(dst io.Writer, src io.Reader) {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	// The wrappers keep io.CopyBuffer from choosing a way that ignores the buffer.
-	io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
+	_, _ = io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
 }

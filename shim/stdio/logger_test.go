@@ -130,7 +130,7 @@ func TestStubbornLogger(t *testing.T) {
 	expectError(t, s.Drain(within(t, 50*time.Millisecond)), "logging program", context.DeadlineExceeded.Error())
 	err := s.Close()
 	expectError(t, err, "ignored SIGTERM", "killed")
-	if again := s.Close(); again != err {
+	if again := s.Close(); !errors.Is(again, err) {
 		t.Errorf("the second Close returns %v, the first %v", again, err)
 	}
 	receive(t, s.logger.done)

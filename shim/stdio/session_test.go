@@ -34,7 +34,7 @@ func TestProcessFiles(t *testing.T) {
 	for _, c := range []Config{{}, fifos(t), {Stdout: "binary:///bin/true"}} {
 		s, err := Open("task", "tests", c, 1234, 4321)
 		must(t, err)
-		defer s.Close()
+		t.Cleanup(func() { s.Close() })
 		for i, f := range s.ProcessFiles() {
 			var st unix.Stat_t
 			raw, err := f.SyscallConn()

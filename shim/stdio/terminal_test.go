@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,7 +69,7 @@ func TestTerminalHugeOutput(t *testing.T) {
 	s := open(t, Config{Stdout: c.Stdout, Terminal: true})
 	out := collect(c.Stdout)
 	start(t, s)
-	finish(t, s, runOnTerminal(t, s, "seq", fmt.Sprint(lines)))
+	finish(t, s, runOnTerminal(t, s, "seq", strconv.Itoa(lines)))
 	var want strings.Builder
 	for i := range lines {
 		fmt.Fprintf(&want, "%d\r\n", i+1)
@@ -168,7 +169,7 @@ func TestReceiveConsoleErrors(t *testing.T) {
 		"process ended": {func(s *Session) { s.CloseProcessFiles() }, patience, "ended before it sent"},
 		"nothing comes": {func(*Session) {}, 20 * time.Millisecond, "deadline exceeded"},
 		"no terminal":   {func(s *Session) { sendFiles(t, s.ConsoleSocket(), os.Stdin) }, patience, "as a terminal"},
-		"no descriptor": {func(s *Session) { s.ConsoleSocket().Write([]byte("x")) }, patience, "0 descriptors"},
+		"no descriptor": {func(s *Session) { s.ConsoleSocket().WriteString("x") }, patience, "0 descriptors"},
 		"two":           {func(s *Session) { sendFiles(t, s.ConsoleSocket(), os.Stdin, os.Stdin) }, patience, "2 descriptors"},
 		"closed":        {func(s *Session) { s.Close() }, patience, "close"},
 	} {
