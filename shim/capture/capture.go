@@ -28,6 +28,9 @@ const (
 	typeURL = "io.containerd.snap.v2/json"
 )
 
+// ErrLost is returned by Call when the shim ended before it answered.
+var ErrLost = errors.New("the shim ended during the capture")
+
 // Request asks for a checkpoint.
 type Request struct {
 	// ID is the task's.
@@ -93,7 +96,7 @@ func Call(ctx context.Context, address string, req Request) (checkpoint.Entry, e
 			return e, fmt.Errorf("wait for the capture of task %s: %w", req.ID, ctx.Err())
 		}
 		if errors.Is(err, ttrpc.ErrClosed) {
-			return e, fmt.Errorf("lost the shim of task %s during the capture: %w", req.ID, err)
+			return e, fmt.Errorf("capture task %s: %w", req.ID, ErrLost)
 		}
 		return e, errgrpc.ToNative(err)
 	}

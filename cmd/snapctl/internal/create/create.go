@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -23,9 +22,6 @@ import (
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/record"
 	"github.com/containerd-snap/snap/shim/capture"
 )
-
-// probeTimeout bounds the look whether a shim still answers.
-const probeTimeout = 2 * time.Second
 
 // ErrNoShim is returned where the shim of a container does not answer.
 var ErrNoShim = errors.New("its shim is gone")
@@ -86,7 +82,7 @@ func run(ctx context.Context, st *store.Store, req Request, terminal io.Writer) 
 	})
 	stop()
 	if err != nil {
-		return none, explain(ctx, err, start, req)
+		return none, explain(ctx, err, req)
 	}
 	return e, nil
 }
@@ -107,7 +103,7 @@ func checkName(st *store.Store, req Request) error {
 }
 
 // explain says what an error of the call means, and what to do.
-func explain(ctx context.Context, err error, start checkpoint.Start, req Request) error {
+func explain(ctx context.Context, err error, req Request) error {
 	var op *net.OpError
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(err, context.DeadlineExceeded): // the shim has the same deadline
@@ -120,19 +116,8 @@ func explain(ctx context.Context, err error, start checkpoint.Start, req Request
 		return fmt.Errorf("the container has ended or was deleted: start it again (%w)", err)
 	case errdefs.IsNotImplemented(err):
 		return fmt.Errorf("its shim is of a version without capture: start the container again (%w)", err)
-	case errdefs.IsUnknown(err) && !answers(ctx, start.Address):
+	case errors.Is(err, capture.ErrLost):
 		return fmt.Errorf("%w: it ended during the capture; containerd's log tells why (%w)", ErrNoShim, err)
 	}
 	return err
-}
-
-// answers says whether someone listens at a shim's address.
-func answers(ctx context.Context, address string) bool {
-	d := net.Dialer{Timeout: probeTimeout}
-	conn, err := d.DialContext(ctx, "unix", strings.TrimPrefix(address, "unix://"))
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
 }
