@@ -43,38 +43,21 @@ func wait(pid int) {
 // waitAttempts are 5 s in all, with retry's pauses.
 const waitAttempts = 11
 
-// watch closes died some time after the process has exited: long enough for a
-// CRIU that has succeeded to say so, if the program ended at once. stop ends it.
-func watch(pid int) (died <-chan struct{}, stop func()) {
-	exited, stopped := make(chan struct{}), make(chan struct{})
+// watch closes died some time after one of the processes has exited: long
+// enough for a CRIU that has succeeded to say so. stop ends it.
+func watch(pids ...int) (died <-chan struct{}, stop func()) {
+	dead, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
-		fd, err := unix.PidfdOpen(pid, 0)
-		if err == nil {
-			defer unix.Close(fd)
-		}
-		// Without a descriptor the process is gone already.
-		for err == nil {
-			var n int
-			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, watchInterval)
-			select {
-			case <-stopped:
-				return
-			default:
-			}
-			if n > 0 {
-				break
-			}
-			if errors.Is(err, unix.EINTR) {
-				err = nil
-			}
+		if !awaitExit(pids, stopped) {
+			return
 		}
 		select {
 		case <-time.After(watchGrace):
-			close(exited)
+			close(dead)
 		case <-stopped:
 		}
 	}()
-	return exited, sync.OnceFunc(func() { close(stopped) })
+	return dead, sync.OnceFunc(func() { close(stopped) })
 }
 
 const (
@@ -82,6 +65,30 @@ const (
 	watchInterval = 100
 	watchGrace    = time.Second
 )
+
+// awaitExit waits until one of the processes has exited, or until stopped.
+func awaitExit(pids []int, stopped <-chan struct{}) bool {
+	var fds []unix.PollFd
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			return true
+		}
+		defer unix.Close(fd)
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	for {
+		n, err := unix.Poll(fds, watchInterval)
+		select {
+		case <-stopped:
+			return false
+		default:
+		}
+		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return true
+		}
+	}
+}
 
 // children lists the processes whose parent is ours.
 func children() []int {

@@ -56,12 +56,16 @@ type Restore struct {
 	cm      cgroups.Manager
 	process *libcontainer.Process
 	pid     int
+	// criu are the pids of CRIU's processes.
+	criu []int
 	// release tells the held hook to go on (true) or to fail (false).
 	release chan bool
 	// done gets libcontainer's verdict.
 	done chan error
 	// claimed is set by the first of Finish and Abort: only one may have its way.
 	claimed atomic.Bool
+	// aborted is closed when Abort has done its work.
+	aborted chan struct{}
 }
 
 // ErrCRIU is returned when a call of CRIU has failed: its log in Images.Work
@@ -80,7 +84,7 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 	if err != nil {
 		return nil, err
 	}
-	rs := &Restore{runtime: r, spec: s, release: make(chan bool, 1), done: make(chan error, 1)}
+	rs := &Restore{runtime: r, spec: s, release: make(chan bool, 1), done: make(chan error, 1), aborted: make(chan struct{})}
 	held := rs.hook(cfg)
 	if rs.c, err = libcontainer.Create(r.Root, s.ID, cfg); err != nil {
 		return nil, fmt.Errorf("make container %s: %w", s.ID, classify(err))
@@ -105,6 +109,7 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 
 	select {
 	case rs.pid = <-held:
+		rs.criu = rs.findCRIU()
 		return rs, nil
 	case err := <-rs.done:
 		return nil, errors.Join(fmt.Errorf("restore container %s: %w: %w", s.ID, ErrCRIU, err), rs.scrub())
@@ -142,6 +147,18 @@ func (rs *Restore) hook(cfg *configs.Config) <-chan int {
 	return held
 }
 
+// findCRIU returns the pids of the container's processes that are children of
+// ours, apart from the held one: CRIU's, which libcontainer does not tell.
+func (rs *Restore) findCRIU() []int {
+	inside, err := rs.cm.GetAllPids()
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(children(), func(pid int) bool {
+		return pid == rs.pid || !slices.Contains(inside, pid)
+	})
+}
+
 // PID is the held process's id, and the restored init's.
 func (rs *Restore) PID() int { return rs.pid }
 
@@ -149,10 +166,16 @@ func (rs *Restore) PID() int { return rs.pid }
 // error nothing of it is left.
 func (rs *Restore) Finish(ctx context.Context) (*Container, *Process, error) {
 	if !rs.claimed.CompareAndSwap(false, true) {
-		return nil, nil, errAborted
+		// Not before nothing is left, as after any error.
+		select {
+		case <-rs.aborted:
+			return nil, nil, errAborted
+		case <-ctx.Done():
+			return nil, nil, errors.Join(errAborted, ctx.Err())
+		}
 	}
 	rs.release <- true
-	died, stop := watch(rs.pid)
+	died, stop := watch(append(rs.criu, rs.pid)...)
 	defer stop()
 	select {
 	case err := <-rs.done:
@@ -160,8 +183,9 @@ func (rs *Restore) Finish(ctx context.Context) (*Container, *Process, error) {
 			return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w: %w", rs.spec.ID, ErrCRIU, err), rs.scrub())
 		}
 	case <-died:
-		// CRIU waits for ever for a process that was killed in its hands.
-		return nil, nil, errors.Join(fmt.Errorf("restore container %s: its first process was killed: %w", rs.spec.ID, ErrCRIU), rs.kill())
+		// CRIU waits for ever for a process that was killed in its hands, and we
+		// for a CRIU that was killed, because the held process has its socket, too.
+		return nil, nil, errors.Join(fmt.Errorf("restore container %s: CRIU or the process in its hands was killed: %w", rs.spec.ID, ErrCRIU), rs.kill())
 	case <-ctx.Done():
 		return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w", rs.spec.ID, ctx.Err()), rs.kill())
 	}
@@ -180,6 +204,7 @@ func (rs *Restore) Abort() (ok bool, err error) {
 	if !rs.claimed.CompareAndSwap(false, true) {
 		return false, nil
 	}
+	defer close(rs.aborted)
 	rs.release <- false
 	return true, rs.kill()
 }

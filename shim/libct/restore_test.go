@@ -146,8 +146,23 @@ func TestAbort(t *testing.T) {
 	b, d := checkpointed(t, Dump{Detached: true})
 	n := b.again(t)
 	rs, ns := n.hold(d, newPipes(t))
+	// A start that comes in between ends when all is gone, too.
+	finished := make(chan error, 1)
+	go func() {
+		for !rs.claimed.Load() {
+			time.Sleep(time.Microsecond)
+		}
+		_, _, err := rs.Finish(t.Context())
+		if kerr := unix.Kill(rs.PID(), 0); !errors.Is(kerr, unix.ESRCH) {
+			err = errors.Join(err, errors.New("the held process is still there"))
+		}
+		finished <- err
+	}()
 	if ok, err := rs.Abort(); !ok || err != nil {
 		t.Errorf("%t, %v", ok, err)
+	}
+	if err := <-finished; err != errAborted { //nolint:errorlint // nothing but that
+		t.Errorf("Finish: %v", err)
 	}
 	if err := unix.Kill(rs.PID(), 0); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("the held process: %v", err)
@@ -281,7 +296,7 @@ func TestRestoreIsCancelled(t *testing.T) {
 	reached := filepath.Join(n.spec.Bundle, "reached")
 	must(t, unix.Mkfifo(reached, 0o600))
 	n.spec.OCI.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{
-		Path: "/bin/sh", Args: []string{"sh", "-c", "echo >" + reached + "; exec sleep 3"},
+		Path: "/bin/sh", Args: []string{"sh", "-c", "echo >" + reached + "; exec sleep 1"},
 	}}}
 	ns, err := NewNamespaces(n.spec.OCI)
 	must(t, err)

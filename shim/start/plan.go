@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -46,21 +47,24 @@ type plan struct {
 	// draft that is never committed: on the store's file system, and swept if
 	// the shim dies.
 	staged *store.Draft
-	// release ends the hold on the entry; nil when it has ended.
+	// release ends the hold on the entry; nil if there is none.
 	release func()
+	// gone makes letGo work once: a start that fails and the signal that made
+	// it fail both let go.
+	gone sync.Once
 }
 
 // letGo ends what is held for the restore: it has succeeded or failed.
 func (p *plan) letGo() {
-	if p.staged != nil {
-		// What remains after an error is swept with the next capture.
-		_ = p.staged.Discard()
-		p.staged = nil
-	}
-	if p.release != nil {
-		p.release()
-		p.release = nil
-	}
+	p.gone.Do(func() {
+		if p.staged != nil {
+			// What remains after an error is swept with the next capture.
+			_ = p.staged.Discard()
+		}
+		if p.release != nil {
+			p.release()
+		}
+	})
 }
 
 // verify checks the images before CRIU sees them.
