@@ -69,12 +69,16 @@ const (
 // awaitExit waits until one of the processes has exited, or until stopped.
 func awaitExit(pids []int, stopped <-chan struct{}) bool {
 	var fds []unix.PollFd
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(int(fd.Fd))
+		}
+	}()
 	for _, pid := range pids {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			return true
 		}
-		defer unix.Close(fd)
 		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	}
 	for {

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer"
-	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -343,71 +341,4 @@ func TestHooks(t *testing.T) {
 		t.Errorf("when nothing had run: %q, %v", data, err)
 	}
 	n.wantNothing()
-}
-
-// libcontainer and this package enter namespaces on threads that end. The first
-// one never does, and /proc/self is its view.
-func TestFirstThreadStays(t *testing.T) {
-	read := func() string {
-		var all []string
-		for _, ns := range []string{"mnt", "net", "uts", "cgroup"} {
-			link, err := os.Readlink("/proc/self/ns/" + ns)
-			must(t, err)
-			all = append(all, link)
-		}
-		return strings.Join(all, " ")
-	}
-	before := read()
-	for range 8 {
-		b := newBundle(t, "exit 0")
-		c, init := b.boot(newPipes(t))
-		ns, err := NewNamespaces(b.spec.OCI)
-		must(t, err)
-		if now := read(); now != before {
-			t.Fatalf("the first thread was in %s and is in %s", before, now)
-		}
-		must(t, ns.Close())
-		waitFor(t, init)
-		must(t, c.Destroy())
-	}
-}
-
-// What is relied upon of libcontainer, beyond its documentation.
-func TestContract(t *testing.T) {
-	b := newBundle(t, "echo begun; exec sleep 1000")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
-
-	// Dump gives a loaded container's network namespace a path, and lets
-	// Checkpoint see it: Config returns a copy that shares its namespaces.
-	view, err := libcontainer.Load(b.runtime.Root, b.spec.ID)
-	must(t, err)
-	cfg := view.Config()
-	join(&cfg, configs.NEWNET, "/proc/1/ns/net")
-	seen := view.Config()
-	if seen.Namespaces.PathOf(configs.NEWNET) != "/proc/1/ns/net" {
-		t.Error("a container's Config does not share its namespaces: Dump.Detached would be without effect")
-	}
-	// It is the view's own, and no other's.
-	other := c.c.Config()
-	if got := other.Namespaces.PathOf(configs.NEWNET); got == "/proc/1/ns/net" {
-		t.Error("another view of the container has changed")
-	}
-
-	// Signals do not wait for the container's mutex: a frozen container's init
-	// takes one that is delivered when it is thawed.
-	must(t, c.Freeze())
-	done := make(chan error, 1)
-	go func() { done <- init.Signal(unix.SIGKILL) }()
-	select {
-	case err := <-done:
-		must(t, err)
-	case <-time.After(10 * time.Second):
-		t.Error("a signal waits")
-	}
-	must(t, c.Thaw())
-	waitFor(t, init)
-	must(t, c.Destroy())
-	b.wantNothing()
 }

@@ -237,6 +237,7 @@ func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) 
 	if err := rootfs.Unmount(filepath.Join(bundle, "rootfs")); err != nil {
 		log.G(ctx).WithError(err).WithField("id", id).Warn("remove what the container left")
 	}
+	removeDeadSocket(bundle)
 	exit, err := start.ReadExit(bundle)
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {

@@ -143,6 +143,14 @@ func kill(t *testing.T, s server) {
 	}
 }
 
+func socketDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // its path is too long for a socket
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 func startServer(t *testing.T, p *bootapi.BootstrapParams) (*bootapi.BootstrapResult, error) {
 	t.Helper()
 	return New("snap", "1").Start(namespaces.WithNamespace(t.Context(), "test"), p)
@@ -150,9 +158,7 @@ func startServer(t *testing.T, p *bootapi.BootstrapParams) (*bootapi.BootstrapRe
 
 // One server serves a group; a dead one's socket is taken over.
 func TestStart(t *testing.T) {
-	dir, err := os.MkdirTemp("", "s") // t.TempDir's path is too long for a socket.
-	must(t, err)
-	defer os.RemoveAll(dir)
+	dir := socketDir(t)
 	pod := map[string]string{"io.kubernetes.cri.sandbox-id": "pod"}
 	params := func(id string) *bootapi.BootstrapParams {
 		return &bootapi.BootstrapParams{InstanceID: id, SocketDir: &dir, ContainerdGrpcAddress: "/run/containerd.sock"}
@@ -203,9 +209,7 @@ func TestStart(t *testing.T) {
 }
 
 func TestStartDebug(t *testing.T) {
-	dir, err := os.MkdirTemp("", "s")
-	must(t, err)
-	defer os.RemoveAll(dir)
+	dir := socketDir(t)
 	enterBundle(t, nil)
 	result, err := startServer(t, &bootapi.BootstrapParams{InstanceID: "a", SocketDir: &dir, LogLevel: bootapi.LogLevel_LOG_LEVEL_DEBUG})
 	must(t, err)
@@ -226,9 +230,7 @@ func TestStartDebug(t *testing.T) {
 
 // A start that fails leaves neither a socket nor a server.
 func TestStartFails(t *testing.T) {
-	dir, err := os.MkdirTemp("", "s")
-	must(t, err)
-	defer os.RemoveAll(dir)
+	dir := socketDir(t)
 	enterBundle(t, nil)
 	p := &bootapi.BootstrapParams{InstanceID: "a", SocketDir: &dir}
 	must(t, p.AddExtension(&options.Options{ShimCgroup: "/snap-test-no-such-cgroup"}))
@@ -278,9 +280,7 @@ func TestJoinShimCgroup(t *testing.T) {
 
 // A socket in the way that is no shim's is not taken for one.
 func TestListen(t *testing.T) {
-	dir, err := os.MkdirTemp("", "s")
-	must(t, err)
-	defer os.RemoveAll(dir)
+	dir := socketDir(t)
 	ctx := namespaces.WithNamespace(t.Context(), "test")
 	s, err := listen(ctx, dir, "/c", "g", false)
 	must(t, err)

@@ -2,9 +2,11 @@ package manager
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
@@ -60,4 +62,21 @@ func (s sockets) close(remove bool) {
 		}
 		k.file.Close()
 	}
+}
+
+// removeDeadSocket removes the socket of a server that was killed, which could
+// not do it. The one of a pod's server that still serves others stays. containerd
+// keeps the address in the bundle; without it nothing can be done.
+func removeDeadSocket(bundle string) {
+	data, err := os.ReadFile(filepath.Join(bundle, "bootstrap.json"))
+	if err != nil {
+		return
+	}
+	var b struct {
+		Address string `json:"address"`
+	}
+	if json.Unmarshal(data, &b) != nil || b.Address == "" || shim.CanConnect(b.Address) {
+		return
+	}
+	_ = shim.RemoveSocket(b.Address)
 }

@@ -43,9 +43,12 @@ type Init struct {
 	// set until the end.
 	held *libct.Restore
 	live *live
-	// killed is the signal that ended a held restore, or that a restore under
-	// way was sent: what then fails is not to be followed by a boot.
-	killed unix.Signal
+	// starting says that Start is finishing a restore, or booting after it failed.
+	starting bool
+	// queued are the signals that came meanwhile.
+	queued []unix.Signal
+	// aborting says that a held restore is being given up.
+	aborting bool
 }
 
 // live is a container with a running, or startable, init.
@@ -153,6 +156,7 @@ func (i *Init) Start(ctx context.Context) error {
 	defer cancel()
 	i.mu.Lock()
 	rs, l := i.held, i.live
+	i.starting = rs != nil
 	i.mu.Unlock()
 	if rs == nil {
 		if l == nil {
@@ -161,38 +165,40 @@ func (i *Init) Start(ctx context.Context) error {
 		return i.release(ctx, l)
 	}
 	i.rec.resume()
+	if err := i.restoreOrBoot(ctx, rs); err != nil {
+		i.rec.failed(ctx, err)
+		i.end(rs, unix.SIGKILL)
+		return err
+	}
+	i.deliver(ctx)
+	return nil
+}
+
+// restoreOrBoot finishes the restore, or boots if it fails and may fail.
+func (i *Init) restoreOrBoot(ctx context.Context, rs *libct.Restore) error {
 	err := i.finish(ctx, rs)
 	if err == nil {
 		i.rec.done(ctx, i.PID())
 		return nil
 	}
 	i.mu.Lock()
-	killed := i.killed
 	i.held = nil
+	killed := i.killedL()
 	i.mu.Unlock()
-	if killed != 0 {
-		i.end(rs, killed)
-		return fmt.Errorf("its init was ended by signal %d during the restore: %w", killed, errdefs.ErrFailedPrecondition)
+	if killed {
+		return fmt.Errorf("its init was killed during the restore: %w", errdefs.ErrFailedPrecondition)
 	}
 	i.countFailure(ctx, err)
 	if i.plan.decision.Demanded {
-		err = fmt.Errorf("restore from checkpoint %s, which was asked for: %w", i.plan.ref, err)
-		i.rec.failed(ctx, err)
-		i.end(rs, unix.SIGKILL)
-		return err
+		return fmt.Errorf("restore from checkpoint %s, which was asked for: %w", i.plan.ref, err)
 	}
 	if err = i.fellBack(ctx, err); err == nil {
 		err = i.boot(ctx)
 	}
 	if err != nil {
-		i.rec.failed(ctx, err)
-		i.end(rs, unix.SIGKILL)
 		return fmt.Errorf("boot after the failed restore: %w", err)
 	}
-	i.mu.Lock()
-	l = i.live
-	i.mu.Unlock()
-	return i.release(ctx, l)
+	return i.release(ctx, i.liveNow())
 }
 
 // end reports the end of an init that was never released.
@@ -245,79 +251,6 @@ func (i *Init) undoRootfs() error {
 		err = i.rootfs.Reset()
 	}
 	return err
-}
-
-// Signal sends sig to init. A held restore, which no signal reaches yet, is
-// given up for one that would end the program's init before it runs.
-func (i *Init) Signal(_ context.Context, sig unix.Signal) error {
-	i.mu.Lock()
-	l, rs := i.live, i.held
-	giveUp := rs != nil && fatal(sig) && i.killed == 0
-	if giveUp {
-		i.killed = sig
-	}
-	i.mu.Unlock()
-	switch {
-	case l != nil && sig == unix.SIGKILL:
-		// libcontainer thaws a frozen container, and ends those without a pid
-		// namespace of their own; but it can take a program that is just being
-		// executed for a dead one.
-		err := l.p.Signal(sig)
-		return errors.Join(err, l.c.KillAll())
-	case l != nil:
-		return l.p.Signal(sig)
-	case !giveUp && rs != nil:
-		return nil
-	case rs == nil:
-		return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
-	}
-	ok, err := rs.Abort()
-	if !ok {
-		// Start says why the restore fails.
-		return rs.Kill()
-	}
-	err = errors.Join(err, i.undoRootfs())
-	i.mu.Lock()
-	i.held = nil
-	i.mu.Unlock()
-	i.end(rs, sig)
-	return err
-}
-
-// fatal says whether sig would end an init that waits for Start.
-func fatal(sig unix.Signal) bool {
-	switch sig {
-	case unix.SIGKILL, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
-		return true
-	}
-	return false
-}
-
-// SignalAll sends sig to all processes of the container.
-func (i *Init) SignalAll(ctx context.Context, sig unix.Signal) error {
-	l := i.liveNow()
-	if l == nil || sig == unix.SIGKILL {
-		return i.Signal(ctx, sig)
-	}
-	pids, err := l.c.PIDs()
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
-		}
-	}
-	return nil
-}
-
-// KillRest ends what init may have left behind in a pid namespace that is not
-// the container's own; in its own, the kernel has done so.
-func (i *Init) KillRest(context.Context) error {
-	if l := i.liveNow(); l != nil && !l.c.PrivatePIDNS() {
-		return l.c.KillAll()
-	}
-	return nil
 }
 
 func (i *Init) liveNow() *live {
