@@ -72,8 +72,9 @@ type Restore struct {
 // may say why.
 var ErrCRIU = errors.New("CRIU failed")
 
-// errAborted is what the held hook returns to make CRIU give up.
-var errAborted = errors.New("restore aborted")
+// ErrAborted is returned by Finish when Abort came first; and by the held hook to
+// make CRIU give up.
+var ErrAborted = errors.New("restore aborted")
 
 // Restore makes the container and begins to restore its processes. It returns
 // when they are held; the spec's prestart and createRuntime hooks have run
@@ -138,7 +139,7 @@ func (rs *Restore) hook(cfg *configs.Config) <-chan int {
 		cfg.Hooks[configs.Prestart], cfg.Hooks[configs.CreateRuntime] = prestart, createRuntime
 		held <- st.Pid
 		if !<-rs.release {
-			return errAborted
+			return ErrAborted
 		}
 		return nil
 	})
@@ -169,9 +170,9 @@ func (rs *Restore) Finish(ctx context.Context) (*Container, *Process, error) {
 		// Not before nothing is left, as after any error.
 		select {
 		case <-rs.aborted:
-			return nil, nil, errAborted
+			return nil, nil, ErrAborted
 		case <-ctx.Done():
-			return nil, nil, errors.Join(errAborted, ctx.Err())
+			return nil, nil, errors.Join(ErrAborted, ctx.Err())
 		}
 	}
 	rs.release <- true

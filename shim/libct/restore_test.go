@@ -159,7 +159,7 @@ func TestAbort(t *testing.T) {
 	if ok, err := rs.Abort(); !ok || err != nil {
 		t.Errorf("%t, %v", ok, err)
 	}
-	if err := <-finished; err != errAborted { //nolint:errorlint // nothing but that
+	if err := <-finished; err != ErrAborted { //nolint:errorlint // nothing but that
 		t.Errorf("Finish: %v", err)
 	}
 	if err := unix.Kill(rs.PID(), 0); !errors.Is(err, unix.ESRCH) {
@@ -168,7 +168,7 @@ func TestAbort(t *testing.T) {
 	if ok, err := rs.Abort(); ok || err != nil {
 		t.Errorf("a second time: %t, %v", ok, err)
 	}
-	if _, _, err := rs.Finish(t.Context()); !errors.Is(err, errAborted) {
+	if _, _, err := rs.Finish(t.Context()); !errors.Is(err, ErrAborted) {
 		t.Errorf("Finish: %v", err)
 	}
 	n.wantNothing()

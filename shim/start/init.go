@@ -167,7 +167,10 @@ func (i *Init) Start(ctx context.Context) error {
 	i.rec.resume()
 	if err := i.restoreOrBoot(ctx, rs); err != nil {
 		i.rec.failed(ctx, err)
-		i.end(rs, unix.SIGKILL)
+		if !errors.Is(err, libct.ErrAborted) {
+			// Who gave it up says by which signal it ended.
+			i.end(rs, unix.SIGKILL)
+		}
 		return err
 	}
 	i.deliver(ctx)
@@ -185,8 +188,8 @@ func (i *Init) restoreOrBoot(ctx context.Context, rs *libct.Restore) error {
 	i.held = nil
 	killed := i.killedL()
 	i.mu.Unlock()
-	if killed {
-		return fmt.Errorf("its init was killed during the restore: %w", errdefs.ErrFailedPrecondition)
+	if killed || errors.Is(err, libct.ErrAborted) {
+		return fmt.Errorf("its init was killed before the restore was finished: %w: %w", errdefs.ErrFailedPrecondition, err)
 	}
 	i.countFailure(ctx, err)
 	if i.plan.decision.Demanded {

@@ -71,7 +71,9 @@ func showCapture(ctx context.Context, d *demo) (string, error) {
 	defer cancel()
 	c := goOnAsking(ctx, d.cold)
 	began := time.Now()
-	out, err := d.node.Snapctl(ctx, "create", coldID, "--name", checkpointName, "--json")
+	running, kill := toTheEnd(ctx, captureTimeout)
+	defer kill()
+	out, err := d.node.Snapctl(running, "create", coldID, "--name", checkpointName, "--json")
 	took := time.Since(began)
 	// One more answer proves that it goes on.
 	last, askErr := d.cold.program.ask(ctx)

@@ -120,9 +120,15 @@ func (d *demo) showAll(ctx context.Context) error {
 	return nil
 }
 
+// toTheEnd is the context of a command that makes or removes something. It is
+// not interrupted: what is killed halfway leaves half of that behind.
+func toTheEnd(ctx context.Context, deadline time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), deadline)
+}
+
 // remove ends and deletes a container with its task.
 func (d *demo) remove(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	ctx, cancel := toTheEnd(ctx, commandTimeout)
 	defer cancel()
 	if _, err := d.node.Ctr(ctx, "tasks", "delete", "--force", id); err != nil {
 		return err

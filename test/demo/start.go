@@ -38,10 +38,12 @@ func (d *demo) start(ctx context.Context, id string, command []string, prepare f
 	defer cancel()
 	waiting, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
+	running, kill := toTheEnd(ctx, startTimeout)
+	defer kill()
 	ended := make(chan error, 1)
 	began := time.Now()
 	go func() {
-		_, err := d.node.Ctr(ctx, command...)
+		_, err := d.node.Ctr(running, command...)
 		if err != nil {
 			giveUp(err)
 		}
@@ -50,9 +52,6 @@ func (d *demo) start(ctx context.Context, id string, command []string, prepare f
 	l := life{id: id}
 	err := d.firstAnswer(waiting, &l, prepare)
 	l.took = time.Since(began)
-	if err != nil {
-		cancel()
-	}
 	if failed := <-ended; failed != nil && err == nil {
 		err = failed
 	}

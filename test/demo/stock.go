@@ -58,10 +58,10 @@ func showStock(ctx context.Context, d *demo) (string, error) {
 // stockCapture takes the checkpoint and removes the container: its restored
 // copies shall have the machine to themselves.
 func (d *demo) stockCapture(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, captureTimeout)
-	defer cancel()
+	running, kill := toTheEnd(ctx, captureTimeout)
+	defer kill()
 	began := time.Now()
-	if _, err := d.node.Ctr(ctx, "containers", "checkpoint", "--rw", "--task", stockID, stockCheckpoint); err != nil {
+	if _, err := d.node.Ctr(running, "containers", "checkpoint", "--rw", "--task", stockID, stockCheckpoint); err != nil {
 		return err
 	}
 	d.figures.StockCaptureMS = milliseconds(time.Since(began))

@@ -77,10 +77,28 @@ var serial atomic.Int64
 // when the test ends.
 func newContainer(t *testing.T, n *harness.Node, w want) *container {
 	t.Helper()
+	c, err := makeContainer(t, n, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			c.tell()
+		}
+		if err := c.remove(); err != nil {
+			left, lerr := n.Leftovers()
+			t.Errorf("%v; on the node (%v):\n%s", err, lerr, left)
+		}
+	})
+	return c
+}
+
+// makeContainer makes a container without a task, for the caller to remove.
+func makeContainer(t *testing.T, n *harness.Node, w want) (*container, error) {
 	ctx := testContext(t)
 	image, err := n.Client().GetImage(ctx, w.image)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	id := w.id
 	if id == "" {
@@ -101,19 +119,7 @@ func newContainer(t *testing.T, n *harness.Node, w want) *container {
 		client.WithNewSnapshot(id, image),
 		client.WithRuntime(harness.Runtime, nil),
 		client.WithNewSpec(opts...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			c.tell()
-		}
-		if err := c.remove(); err != nil {
-			left, _ := n.Leftovers()
-			t.Errorf("%v\n%s", err, left)
-		}
-	})
-	return c
+	return c, err
 }
 
 // tell logs what is known about the container of a failed test.

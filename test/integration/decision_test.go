@@ -29,9 +29,11 @@ func TestDecision(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		want want
-		// restored is the checkpoint, boots the reason for none.
+		// restored is the checkpoint, boots the reason for none, and misses what
+		// snapctl must say of the nearest one.
 		restored checkpoint.Entry
 		boots    string
+		misses   string
 	}{
 		"the newest":                  {want: probeOf(same), restored: newer},
 		"by name":                     {want: probeOf(same).annotate("checkpoint", "decision-older"), restored: older},
@@ -39,9 +41,9 @@ func TestDecision(t *testing.T) {
 		"required":                    {want: probeOf(same).annotate("restore", "Required"), restored: newer},
 		"if present":                  {want: probeOf(same).annotate("restore", "IfPresent"), restored: newer},
 		"never":                       {want: probeOf(same).annotate("restore", "Never"), boots: "Never"},
-		"another environment":         {want: probeOf(same, oci.WithEnv([]string{"SNAP_OTHER=1"})), boots: "SNAP_OTHER"},
-		"another command":             {want: want{image: probeImage, args: []string{"/bin/probe", "-memory", "1"}, opts: []oci.SpecOpts{same}}, boots: "arg"},
-		"more capabilities":           {want: probeOf(same, oci.WithAddedCapabilities([]string{"CAP_SYS_PTRACE"})), boots: "capabilit"},
+		"another environment":         {want: probeOf(same, oci.WithEnv([]string{"SNAP_OTHER=1"})), boots: "no registered checkpoint", misses: "SNAP_OTHER"},
+		"another command":             {want: want{image: probeImage, args: []string{"/bin/probe", "-memory", "1"}, opts: []oci.SpecOpts{same}}, boots: "no registered checkpoint", misses: "arg"},
+		"more capabilities":           {want: probeOf(same, oci.WithAddedCapabilities([]string{"CAP_SYS_PTRACE"})), boots: "no registered checkpoint", misses: "capabilit"},
 		"a sandbox":                   {want: sandbox(probeOf(same)), boots: "sandbox"},
 		"addressed to another":        {want: probeOf(same).annotate("restore.other", "Never"), restored: newer},
 		"another host name and limit": {want: probeOf(same, oci.WithHostname("h"), oci.WithMemoryLimit(100<<20)), restored: newer},
@@ -54,12 +56,29 @@ func TestDecision(t *testing.T) {
 				if s := k.probe(); s.Token == before.Token {
 					t.Error("it was restored")
 				}
+				if c.misses != "" && !strings.Contains(nearest(k), c.misses) {
+					t.Errorf("the nearest checkpoint differs in %q, want %q", nearest(k), c.misses)
+				}
 				return
 			}
 			k.mustRestored(c.restored)
 			k.goesOn(before)
 		})
 	}
+}
+
+// nearest is what the checkpoints that come nearest differ in, as snapctl tells.
+func nearest(c *container) string {
+	c.t.Helper()
+	var explained struct {
+		NearMisses []struct{ Differs []string }
+	}
+	snapctl(c.t, c.node, &explained, "explain", c.ID())
+	var all []string
+	for _, m := range explained.NearMisses {
+		all = append(all, m.Differs...)
+	}
+	return strings.Join(all, "; ")
 }
 
 // replaceEnv sets a variable in place of one that is there.

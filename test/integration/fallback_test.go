@@ -83,7 +83,7 @@ var failures = map[string]failure{
 		forge(t, n, e, func(c *checkpoint.Checkpoint) { c.Host.CPUFeatures = append(c.Host.CPUFeatures, "zzz") })
 	}},
 	"an open file changed": {
-		says: "size", args: []string{"/bin/probe", "-file", "/bound/counter"}, opts: bindDirectory,
+		says: "changed since the capture", args: []string{"/bin/probe", "-file", "/bound/counter"}, opts: bindDirectory,
 		prepare: func(t *testing.T, c *container) {
 			t.Helper()
 			if err := os.WriteFile(filepath.Join(boundDir(c.ID()), "counter"), make([]byte, 100), 0o600); err != nil {

@@ -1,0 +1,267 @@
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/shim/capture"
+	"github.com/containerd-snap/snap/test/harness"
+)
+
+// big wants a probe whose memory makes captures and restores take their time.
+func big() want {
+	return want{image: probeImage, args: []string{"/bin/probe", "-memory", "64"}}
+}
+
+// TestShimKilled kills the shim in each phase of a task's life: containerd hears
+// of the exit, and nothing is left.
+func TestShimKilled(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	for name, c := range map[string]struct {
+		// captured: there is a checkpoint to start from.
+		captured bool
+		// during is called with the created task; it kills the shim.
+		during func(t *testing.T, c *container, kill func())
+	}{
+		"created":          {during: func(_ *testing.T, _ *container, kill func()) { kill() }},
+		"held":             {captured: true, during: func(_ *testing.T, _ *container, kill func()) { kill() }},
+		"running":          {during: killRunning},
+		"restored":         {captured: true, during: killRunning},
+		"with an exec":     {during: killExec},
+		"early in capture": {during: killCapturing(0)},
+		"in capture":       {during: killCapturing(40 * time.Millisecond)},
+		"late in capture":  {during: killCapturing(100 * time.Millisecond)},
+		"early in restore": {captured: true, during: killRestoring(0)},
+		"in restore":       {captured: true, during: killRestoring(10 * time.Millisecond)},
+		"late in restore":  {captured: true, during: killRestoring(30 * time.Millisecond)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := big()
+			entries := 0
+			if c.captured {
+				a := start(t, n, w)
+				a.probe()
+				a.mustCapture(capture.Request{Stop: true})
+				a.wait()
+				a.delete()
+				entries = 1
+			}
+			w.id = fmt.Sprintf("killed%d", serial.Add(1))
+			r := recordEvents(t, n, w.id)
+			k := create(t, n, w)
+			ns, shim := netns(t, k.pid()), parent(t, k.pid())
+			c.during(t, k, func() {
+				if err := unix.Kill(shim, unix.SIGKILL); err != nil {
+					t.Error(err)
+				}
+			})
+			eventually(t, func() error {
+				if !slices.ContainsFunc(r.all(), func(s string) bool { return strings.HasPrefix(s, "exit ") }) {
+					return fmt.Errorf("events %q, want an exit", r.all())
+				}
+				return nil
+			})
+			eventually(t, func() error {
+				if _, err := k.Task(t.Context(), nil); !errdefs.IsNotFound(err) {
+					return fmt.Errorf("the task of the killed shim: %w", err)
+				}
+				return nil
+			})
+			// What a killed capture leaves goes with the next one, or with this.
+			s := openStore(t, n)
+			if _, err := s.Sweep(); err != nil {
+				t.Error(err)
+			}
+			nothingLeft(t, n)
+			noNetNS(t, ns)
+			all, err := s.List()
+			if err != nil || len(all) > entries && !strings.Contains(name, "late") {
+				t.Errorf("%d checkpoints, %v", len(all), err)
+			}
+			for _, e := range all {
+				if err := s.Verify(testContext(t), e, nil); err != nil {
+					t.Error(err)
+				}
+				if err := s.Remove(e.Digest); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func killRunning(t *testing.T, c *container, kill func()) {
+	t.Helper()
+	if err := c.task.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.probe()
+	kill()
+}
+
+func killExec(t *testing.T, c *container, kill func()) {
+	t.Helper()
+	if err := c.task.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.newExec(false, "sleep", "1000").Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	kill()
+}
+
+// killCapturing kills the shim when CRIU has been dumping for a while.
+func killCapturing(after time.Duration) func(*testing.T, *container, func()) {
+	return func(t *testing.T, c *container, kill func()) {
+		t.Helper()
+		if err := c.task.Start(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		c.probe()
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.capture(capture.Request{})
+			done <- err
+		}()
+		waitForCRIU(t, c)
+		time.Sleep(after) // a moment in the dump, whichever it is
+		kill()
+		<-done
+	}
+}
+
+// killRestoring kills the shim a while after Start has begun.
+func killRestoring(after time.Duration) func(*testing.T, *container, func()) {
+	return func(t *testing.T, c *container, kill func()) {
+		t.Helper()
+		done := make(chan error, 1)
+		go func() { done <- c.task.Start(testContext(t)) }()
+		time.Sleep(after) // a moment in the restore, whichever it is
+		kill()
+		<-done
+	}
+}
+
+// waitForCRIU waits until the container's shim runs CRIU, and returns its pid.
+func waitForCRIU(t *testing.T, c *container) int {
+	t.Helper()
+	shim, pid := parent(t, c.pid()), 0
+	eventually(t, func() error {
+		if pid = criuOf(shim, c.pid()); pid == 0 {
+			return fmt.Errorf("shim %d runs no CRIU", shim)
+		}
+		return nil
+	})
+	return pid
+}
+
+// TestCRIUKilledInCapture: the capture fails, the program goes on and can be
+// captured later.
+func TestCRIUKilledInCapture(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	c := start(t, n, big())
+	before := c.probe()
+	failed := 0
+	for i := range 8 {
+		done := make(chan error, 1)
+		go func() {
+			e, err := c.capture(capture.Request{})
+			if err == nil {
+				err = openStore(t, n).Remove(e.Digest)
+			} else {
+				failed++
+			}
+			done <- err
+		}()
+		pid := waitForCRIU(t, c)
+		time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by now
+		err := <-done
+		before = c.goesOn(before)
+		storeIsEmpty(t, n)
+		if s := c.status(); s != "running" {
+			t.Errorf("after %d0 ms: status %s, %v", i, s, err)
+		}
+	}
+	if failed == 0 {
+		t.Error("CRIU was killed too late in every capture")
+	}
+	e := c.mustCapture(capture.Request{})
+	clone := start(t, n, big())
+	clone.mustRestored(e)
+	clone.goesOn(before)
+}
+
+// TestCRIUKilledInRestore: at whatever moment, the task runs in the end.
+func TestCRIUKilledInRestore(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	a := start(t, n, big())
+	before := a.probe()
+	e := a.mustCapture(capture.Request{})
+	for i := range 8 {
+		c := create(t, n, big())
+		pid := criuOf(parent(t, c.pid()), c.pid())
+		done := make(chan error, 1)
+		go func() { done <- c.task.Start(testContext(t)) }()
+		time.Sleep(time.Duration(i) * 5 * time.Millisecond)
+		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by now
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		now := c.probe()
+		if r := c.record(); r.Outcome == checkpoint.Restore != (now.Token == before.Token) {
+			t.Errorf("outcome %s, token %s, was %s", r.Outcome, now.Token, before.Token)
+		}
+		c.inOwnCgroup()
+		c.kill(unix.SIGTERM)
+		if got := c.wait(); got != 7 {
+			t.Errorf("exit status %d", got)
+		}
+		c.delete()
+		if err := openStore(t, n).Clear(e.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.kill(unix.SIGKILL)
+	a.wait()
+	a.delete()
+	nothingLeft(t, n)
+}
+
+// TestKilledInRestore: a task that is killed while it is being restored ends,
+// and does not boot instead.
+func TestKilledInRestore(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	a := start(t, n, big())
+	a.probe()
+	a.mustCapture(capture.Request{Stop: true})
+	a.wait()
+	a.delete()
+	for i := range 8 {
+		c := create(t, n, big())
+		done := make(chan error, 1)
+		go func() { done <- c.task.Start(testContext(t)) }()
+		time.Sleep(time.Duration(i) * 5 * time.Millisecond)
+		c.kill(unix.SIGKILL)
+		err := <-done
+		if got := c.wait(); got != 137 {
+			t.Errorf("exit status %d; start: %v", got, err)
+		}
+		if strings.Contains(c.out.String(), "booted") {
+			t.Errorf("after %d ms: the task was booted: %v", i*5, err)
+		}
+		c.delete()
+		nothingLeft(t, n)
+	}
+}
