@@ -2,11 +2,16 @@ package libct
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
 )
 
 // Dump says how to write a container's processes to images.
@@ -28,7 +33,8 @@ type Dump struct {
 // Dump has CRIU write the container's processes to images. A frozen container
 // stays frozen.
 //
-// libcontainer cannot interrupt a dump: an ended ctx is noticed before it only.
+// CRIU is ended when ctx is, and when the container's init has died: it may
+// wait for ever for a process that was killed in its hands.
 func (c *Container) Dump(ctx context.Context, d Dump) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -40,11 +46,11 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 	if err != nil {
 		return fmt.Errorf("load container %s: %w", c.spec.ID, err)
 	}
+	st, err := view.State()
+	if err != nil {
+		return err
+	}
 	if d.Detached {
-		st, err := view.State()
-		if err != nil {
-			return err
-		}
 		cfg := view.Config()
 		// The slice is view's own: to give the namespace a path makes
 		// libcontainer tell CRIU that it is external.
@@ -54,8 +60,38 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 	opts.LeaveRunning = !d.Exit
 	opts.ParentImage = d.ParentPath
 	opts.TcpSkipInFlight = d.SkipInFlight
-	if err := view.Checkpoint(opts); err != nil {
-		return fmt.Errorf("dump container %s: %w: %w", c.spec.ID, ErrCRIU, err)
+	done := make(chan error, 1)
+	go func() { done <- view.Checkpoint(opts) }()
+	died, stop := watch(st.InitProcessPid)
+	defer stop()
+	gone := ctx.Done()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("dump container %s: %w: %w", c.spec.ID, ErrCRIU, errors.Join(err, ctx.Err()))
+			}
+			return nil
+		case <-died:
+			died = nil
+		case <-gone:
+			gone = nil
+		}
+		killDump(st.InitProcessPid)
 	}
-	return nil
+}
+
+// killDump ends the CRIU that dumps the tree of pid: the child of ours whose
+// title says so. CRIU's code inside the processes gives them back what they were.
+func killDump(pid int) {
+	for _, child := range children() {
+		title, err := os.ReadFile("/proc/" + strconv.Itoa(child) + "/cmdline")
+		if err != nil {
+			continue
+		}
+		args := strings.FieldsFunc(string(title), func(r rune) bool { return r == 0 || r == ' ' })
+		if slices.Contains(args, "dump") && slices.Contains(args, strconv.Itoa(pid)) {
+			_ = unix.Kill(child, unix.SIGKILL)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -333,5 +334,32 @@ func TestStreams(t *testing.T) {
 		if i, err := task.Info(""); err != nil || i.State != Stopped || i.PID != 10 || i.Stdio.Stdout != "/out" {
 			t.Errorf("%+v, %v", i, err)
 		}
+	})
+}
+
+// A caller that has gone away while its task was created never asks for it
+// again: nothing is left, nothing is told, and a shutdown that it asked for comes.
+func TestCreateForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := &recorder{}
+		reg := NewRegistry(rec)
+		init := newFakeInit(10)
+		init.on["Signal"] = func(context.Context) error { init.end(137); return nil }
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := 0
+		_, err := reg.Create(ctx, "t", Stdio{}, nil, func(context.Context, func()) (Init, error) {
+			cancel()
+			reg.Shutdown(func() { ended++ })
+			return init, nil
+		})
+		if !errors.Is(err, context.Canceled) || reg.Len() != 0 || ended != 1 {
+			t.Errorf("Create: %v, %d tasks, ended %d times", err, reg.Len(), ended)
+		}
+		for _, call := range []string{"Signal", "Close", "Destroy"} {
+			if !slices.Contains(init.calls, call) {
+				t.Errorf("%s was not called: %v", call, init.calls)
+			}
+		}
+		wantEvents(t, rec)
 	})
 }

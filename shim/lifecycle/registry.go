@@ -2,19 +2,23 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // Registry holds the tasks of one shim: one, or those of a pod.
 type Registry struct {
 	emit Emitter
 
-	// mu guards tasks.
+	// mu guards the fields below.
 	mu    sync.Mutex
 	tasks map[string]*Task
+	// end is what Shutdown is to do when the tasks in creation are gone; or nil.
+	end func()
 }
 
 // NewRegistry returns an empty registry whose tasks send their events to emit.
@@ -40,8 +44,29 @@ func (r *Registry) Create(ctx context.Context, id string, stdio Stdio, detail an
 		r.remove(id)
 		return nil, fmt.Errorf("create task %s: %w", id, err)
 	}
+	if err := ctx.Err(); err != nil {
+		// The caller has gone, and will never ask for the task again.
+		err = errors.Join(err, undo(ctx, init))
+		r.remove(id)
+		return nil, fmt.Errorf("create task %s: %w", id, err)
+	}
+	r.mu.Lock()
+	r.end = nil
+	r.mu.Unlock()
 	t.created(init, detail)
 	return t, nil
+}
+
+// undo removes a container that nobody wants.
+func undo(ctx context.Context, init Init) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	err := init.Signal(ctx, unix.SIGKILL)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("end its init: %w", err)
+	}
+	init.Wait()
+	return errors.Join(init.Close(ctx), init.Destroy(ctx))
 }
 
 // Get returns a task that has been created. NotFound otherwise.
@@ -72,7 +97,34 @@ func (r *Registry) Delete(ctx context.Context, id string) (Exit, error) {
 func (r *Registry) remove(id string) {
 	r.mu.Lock()
 	delete(r.tasks, id)
+	end := r.end
+	if len(r.tasks) > 0 {
+		end = nil
+	}
 	r.mu.Unlock()
+	if end != nil {
+		end()
+	}
+}
+
+// Shutdown calls end if no task is left. If all there are are in creation, it
+// is called when these have come to nothing: whoever wanted them has gone away
+// and will not ask again. With any other task it does nothing.
+func (r *Registry) Shutdown(end func()) {
+	r.mu.Lock()
+	for _, t := range r.tasks {
+		if t.stateNow() != Creating {
+			r.mu.Unlock()
+			return
+		}
+	}
+	if len(r.tasks) > 0 {
+		r.end, end = end, nil
+	}
+	r.mu.Unlock()
+	if end != nil {
+		end()
+	}
 }
 
 // Len is the number of tasks, those in creation included.

@@ -16,7 +16,8 @@
 // Locks: a Task's ops semaphore serialises long operations (execs share it,
 // the others are exclusive) and is the only one held across calls to an Init;
 // a Task's mu guards its fields and is never held across such a call. The
-// Registry's mu guards its map. Order: ops, then Registry.mu or Task.mu.
+// Registry's mu guards its map. Order: ops, then Registry.mu,
+// then Task.mu.
 package lifecycle
 
 import (

@@ -325,9 +325,7 @@ func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskap
 
 // Shutdown ends the shim if it has no task left.
 func (s *Service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
-	if s.tasks.Len() == 0 {
-		s.shutdown()
-	}
+	s.tasks.Shutdown(s.shutdown)
 	return empty, nil
 }
 

@@ -177,7 +177,10 @@ func TestShutdown(t *testing.T) {
 	if err := <-created; err == nil {
 		t.Error("created")
 	}
-	if _, err := s.Shutdown(t.Context(), nil); err != nil || ended != 1 {
+	if ended != 1 {
+		t.Errorf("after the creation has failed: ended %d", ended)
+	}
+	if _, err := s.Shutdown(t.Context(), nil); err != nil || ended != 2 {
 		t.Errorf("with none: ended %d, %v", ended, err)
 	}
 }

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -80,8 +81,9 @@ func TestShimKilled(t *testing.T) {
 			if _, err := s.Sweep(); err != nil {
 				t.Error(err)
 			}
-			nothingLeft(t, n)
 			noNetNS(t, ns)
+			startsAgain(t, k, w)
+			nothingLeft(t, n)
 			all, err := s.List()
 			if err != nil || len(all) > entries && !strings.Contains(name, "late") {
 				t.Errorf("%d checkpoints, %v", len(all), err)
@@ -96,6 +98,29 @@ func TestShimKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// startsAgain checks that the container can have another task: what is left of
+// the killed shim, its socket, as with the stock one, is not in the way.
+func startsAgain(t *testing.T, c *container, w want) {
+	t.Helper()
+	left, err := c.node.Settle(context.WithoutCancel(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left.Processes)+len(left.Mounts)+len(left.Cgroups) > 0 || len(left.Files) > 1 {
+		t.Errorf("something is left:\n%s", left)
+	}
+	if err := c.create(w); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.task.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.probe()
+	c.kill(unix.SIGKILL)
+	c.wait()
+	c.delete()
 }
 
 func killRunning(t *testing.T, c *container, kill func()) {
@@ -153,10 +178,10 @@ func killRestoring(after time.Duration) func(*testing.T, *container, func()) {
 // waitForCRIU waits until the container's shim runs CRIU, and returns its pid.
 func waitForCRIU(t *testing.T, c *container) int {
 	t.Helper()
-	shim, pid := parent(t, c.pid()), 0
+	pid := 0
 	eventually(t, func() error {
-		if pid = criuOf(shim, c.pid()); pid == 0 {
-			return fmt.Errorf("shim %d runs no CRIU", shim)
+		if pid = c.criu(false); pid == 0 {
+			return fmt.Errorf("%s: the shim runs no CRIU", c.ID())
 		}
 		return nil
 	})
@@ -210,7 +235,7 @@ func TestCRIUKilledInRestore(t *testing.T) {
 	e := a.mustCapture(capture.Request{})
 	for i := range 8 {
 		c := create(t, n, big())
-		pid := criuOf(parent(t, c.pid()), c.pid())
+		pid := c.criu(true)
 		done := make(chan error, 1)
 		go func() { done <- c.task.Start(testContext(t)) }()
 		time.Sleep(time.Duration(i) * 5 * time.Millisecond)

@@ -134,7 +134,7 @@ func live(t *testing.T, a *container, i int, look func(*container)) (retErr erro
 	case 1: // ended before its start
 		return nil
 	case 2: // falls back
-		if err := unix.Kill(criuOf(parentOf(c.pid()), c.pid()), unix.SIGKILL); err != nil {
+		if err := unix.Kill(c.criu(true), unix.SIGKILL); err != nil {
 			return err
 		}
 		wantOutcome = checkpoint.Boot
@@ -200,13 +200,4 @@ func sizeOf(t *testing.T, a *container, shim int) size {
 		}
 	}
 	return s
-}
-
-// parentOf is the parent's pid of a process, 0 if there is no such process.
-func parentOf(pid int) int {
-	p, err := harness.ReadProcess(pid)
-	if err != nil {
-		return 0
-	}
-	return p.PPID
 }
