@@ -33,8 +33,8 @@ type demo struct {
 	node     *harness.Node
 	progress *progress
 	runs     int
-	// networks are the inode numbers of the network namespaces that tasks had.
-	networks map[uint64]bool
+	// networks are the network namespaces that tasks had.
+	networks map[network]bool
 	// cold is the booted program, and captured what its checkpoint may count next.
 	cold     life
 	captured counters
@@ -62,7 +62,7 @@ func steps() []step {
 
 // show starts a node, shows all steps on it, and removes every trace of them.
 func show(ctx context.Context, s settings, p *progress) (figures, error) {
-	d := &demo{progress: p, runs: s.runs, networks: map[uint64]bool{}}
+	d := &demo{progress: p, runs: s.runs, networks: map[network]bool{}}
 	err := p.step("start a containerd of our own", func() (string, error) { return d.begin(ctx) })
 	if err == nil {
 		err = d.showAll(ctx)
@@ -152,14 +152,8 @@ func (d *demo) end(ctx context.Context) (string, error) {
 	if !left.Empty() {
 		return "", fmt.Errorf("remove the demo's node: this is left of it:\n%s", left)
 	}
-	for inode := range d.networks {
-		holders, err := harness.NetNSHolders(inode)
-		if err != nil {
-			return "", err
-		}
-		if len(holders) > 0 {
-			return "", fmt.Errorf("remove the demo's containers: network namespace %d is held by %q", inode, holders)
-		}
+	if err := d.networksGone(); err != nil {
+		return "", err
 	}
 	if _, err := os.Stat(d.node.Dir); !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("remove the demo's node: %s is still there", d.node.Dir)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -39,6 +40,9 @@ func (n *Node) Snapctl(ctx context.Context, args ...string) (Output, error) {
 func (n *Node) run(ctx context.Context, path string, args []string) (Output, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = waitDelay
+	// Ctrl-C at a terminal is for the user of the node, who lets a command end
+	// before cleaning up.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(n.environment(), "CONTAINERD_ADDRESS="+n.Address, "CONTAINERD_NAMESPACE="+n.Namespace)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -3,17 +3,14 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/shim/capture"
@@ -237,62 +234,6 @@ func storeIsEmpty(t *testing.T, n *harness.Node) {
 	}
 }
 
-// TestCheckpointTask takes checkpoints as users of the stock shim do.
-func TestCheckpointTask(t *testing.T) {
-	t.Parallel()
-	t.Run("to a directory", func(t *testing.T) {
-		t.Parallel()
-		c := start(t, shared, probeOf())
-		before := c.probe()
-		dir := filepath.Join(t.TempDir(), "images")
-		if _, err := shared.Ctr(testContext(t), "task", "checkpoint", "--image-path", dir, c.ID()); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(filepath.Join(dir, "inventory.img")); err != nil {
-			t.Error(err)
-		}
-		c.goesOn(before)
-	})
-	t.Run("to an image", func(t *testing.T) {
-		t.Parallel()
-		c := start(t, shared, probeOf())
-		before := c.probe()
-		out, err := shared.Ctr(testContext(t), "task", "checkpoint", c.ID())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(out.Stdout, "checkpoint") {
-			t.Errorf("printed %q", out.Stdout)
-		}
-		c.goesOn(before)
-	})
-	t.Run("container checkpoint and restore", func(t *testing.T) {
-		t.Parallel()
-		c := start(t, shared, probeOf())
-		before := c.probe()
-		c.mustExec("sh", "-c", "echo written >/written")
-		ref := "localhost/checkpoint:" + c.ID()
-		if _, err := shared.Ctr(testContext(t), "container", "checkpoint", "--task", "--rw", "--image", c.ID(), ref); err != nil {
-			t.Fatal(err)
-		}
-		c.goesOn(before)
-		// The restored container's spec names the cgroup of the captured one.
-		c.kill(unix.SIGKILL)
-		c.wait()
-		c.delete()
-		id := c.ID() + "-restored"
-		if _, err := shared.Ctr(testContext(t), "container", "restore", "--live", "--rw", id, ref); err != nil {
-			t.Fatal(err)
-		}
-		r := adopt(t, shared, id)
-		r.goesOn(before)
-		if got := r.mustExec("cat", "/written"); got != "written\n" {
-			t.Errorf("the restored container's file holds %q", got)
-		}
-		hasStats(r)
-	})
-}
-
 // TestCaptureWithExec: what was exec'd into the container is not part of the
 // program, and does not notice.
 func TestCaptureWithExec(t *testing.T) {
@@ -314,49 +255,6 @@ func TestCaptureWithExec(t *testing.T) {
 	clone.mustRestored(k)
 	clone.goesOn(before)
 	execs(clone)
-}
-
-// adopt takes over a container that a command has made.
-func adopt(t *testing.T, n *harness.Node, id string) *container {
-	t.Helper()
-	c := &container{t: t, node: n, out: &output{}}
-	var err error
-	if c.Container, err = n.Client().LoadContainer(testContext(t), id); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			c.tell()
-		}
-		c.task = nil // without streams of ours
-		if err := c.remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	if c.task, err = c.Task(testContext(t), nil); err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// tree lists what is below a directory.
-func tree(t *testing.T, dir string) []string {
-	t.Helper()
-	var names []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if path != dir {
-			names = append(names, strings.TrimPrefix(path, dir+"/"))
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // snapctl runs snapctl and decodes what it prints with --json.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,11 +64,11 @@ func shell(script string, opts ...oci.SpecOpts) want {
 
 // annotate adds an annotation of ours.
 func (w want) annotate(key, value string) want {
-	m := map[string]string{spec.Prefix + key: value}
-	for k, v := range w.annotations {
-		m[k] = v
+	w.annotations = maps.Clone(w.annotations)
+	if w.annotations == nil {
+		w.annotations = map[string]string{}
 	}
-	w.annotations = m
+	w.annotations[spec.Prefix+key] = value
 	return w
 }
 

@@ -173,3 +173,46 @@ func TestExecEndsWithInit(t *testing.T) {
 		t.Errorf("exit status of the exec'd process: %d, %v", s.ExitCode(), s.Error())
 	}
 }
+
+// exec runs a command in the container and returns its output and exit status.
+func (c *container) exec(args ...string) (string, uint32) {
+	c.t.Helper()
+	ctx := testContext(c.t)
+	sp, err := c.Spec(ctx)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	p := *sp.Process
+	p.Args, p.Terminal = args, false
+	var out output
+	e, err := c.task.Exec(ctx, fmt.Sprintf("e%d", serial.Add(1)), &p, cio.NewCreator(cio.WithStreams(nil, &out, &out), cio.WithFIFODir(c.node.Dir)))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	exit, err := e.Wait(ctx)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := e.Start(ctx); err != nil {
+		c.t.Fatal(err)
+	}
+	s := <-exit
+	if err := s.Error(); err != nil {
+		c.t.Fatal(err)
+	}
+	e.IO().Wait()
+	if _, err := e.Delete(ctx); err != nil {
+		c.t.Fatal(err)
+	}
+	return out.String(), s.ExitCode()
+}
+
+// mustExec runs a command that must succeed.
+func (c *container) mustExec(args ...string) string {
+	c.t.Helper()
+	out, code := c.exec(args...)
+	if code != 0 {
+		c.t.Fatalf("%s: exec %q: exit status %d: %s", c.ID(), args, code, out)
+	}
+	return out
+}

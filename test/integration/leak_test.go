@@ -44,14 +44,14 @@ func TestPodShim(t *testing.T) {
 	a := leakSource(t, n)
 	shim := parent(t, a.pid())
 	runLives(t, a, 0, warmUp, nil)
-	before := sizeOf(t, a, shim)
+	before := sizeOf(t, shim)
 	runLives(t, a, warmUp, cycles, func(c *container) {
 		if got := parent(t, c.pid()); got != shim {
 			t.Errorf("%s has a shim of its own: %d, that of the group is %d", c.ID(), got, shim)
 		}
 	})
 	eventually(t, func() error {
-		if now := sizeOf(t, a, shim); now.fds > before.fds || now.threads > before.threads+workers || now.children > before.children || now.netns > before.netns {
+		if now := sizeOf(t, shim); now.fds > before.fds || now.threads > before.threads+workers || now.children > before.children || now.netns > before.netns {
 			return fmt.Errorf("the shim has %+v after %d containers, had %+v after %d", now, cycles, before, warmUp)
 		}
 		return nil
@@ -171,7 +171,7 @@ func live(t *testing.T, a *container, i int, look func(*container)) (retErr erro
 // size is what a shim holds.
 type size struct{ fds, threads, children, netns int }
 
-func sizeOf(t *testing.T, a *container, shim int) size {
+func sizeOf(t *testing.T, shim int) size {
 	t.Helper()
 	var s size
 	var err error

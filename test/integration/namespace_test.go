@@ -41,20 +41,20 @@ func TestCgroupNamespace(t *testing.T) {
 func TestSignalDuringRestore(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
-	w := shell("trap 'exit 7' TERM; while :; do sleep 0.02; done")
+	w := shell("trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; done")
 	w.id = "original"
 	a := start(t, n, w)
-	time.Sleep(time.Second) // for the shell to set its trap
+	a.out.waitFor(t, "ready")
 	a.mustCapture(capture.Request{Stop: true})
 	a.wait()
 	a.delete()
-	for i, delay := range []time.Duration{0, 5, 15, 30, 50, 100} {
+	for i, delay := range []int{0, 5, 15, 30, 50, 100} {
 		for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 			w.id = fmt.Sprintf("clone-%d-%d", i, sig)
 			c := create(t, n, w)
 			started := make(chan error, 1)
 			go func() { started <- c.task.Start(testContext(t)) }()
-			time.Sleep(delay * time.Millisecond)
+			time.Sleep(time.Duration(delay) * time.Millisecond)
 			killed := c.task.Kill(testContext(t), sig)
 			err := <-started
 			status := c.wait()

@@ -6,18 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
-	"strings"
-	"syscall"
-	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/pkg/cio"
-
-	"github.com/containerd-snap/snap/checkpoint"
-	"github.com/containerd-snap/snap/checkpoint/store"
-	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/test/harness"
 )
 
@@ -57,7 +47,8 @@ func (c *container) ask() (probeState, error) {
 	if err != nil {
 		return s, fmt.Errorf("read the probe's answer: %w", err)
 	}
-	return s, json.Unmarshal(line, &s)
+	err = json.Unmarshal(line, &s)
+	return s, err
 }
 
 // probe returns the state of the probe, once it answers and counts, and checks
@@ -95,170 +86,4 @@ func (c *container) goesOn(before probeState) probeState {
 		return err
 	})
 	return now
-}
-
-// openStore opens a node's store.
-func openStore(t *testing.T, n *harness.Node) *store.Store {
-	t.Helper()
-	s, err := store.Open(n.StoreRoot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func (c *container) recordOf() (checkpoint.Start, error) {
-	s, err := store.Open(c.node.StoreRoot)
-	if err != nil {
-		return checkpoint.Start{}, err
-	}
-	return s.Start(c.node.Namespace, c.ID())
-}
-
-// record is the record of the container's last start.
-func (c *container) record() checkpoint.Start {
-	c.t.Helper()
-	r, err := c.recordOf()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return r
-}
-
-// capture takes a checkpoint of the task.
-func (c *container) capture(req capture.Request) (checkpoint.Entry, error) {
-	req.ID = c.ID()
-	return capture.Call(testContext(c.t), c.record().Address, req)
-}
-
-// mustCapture takes a checkpoint under a name, which is removed with the test.
-func (c *container) mustCapture(req capture.Request) checkpoint.Entry {
-	c.t.Helper()
-	e, err := c.capture(req)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	s := openStore(c.t, c.node)
-	c.t.Cleanup(func() {
-		if err := s.Remove(e.Digest); err != nil && !errors.Is(err, checkpoint.ErrNotFound) {
-			c.t.Error(err)
-		}
-	})
-	e, err = s.Resolve(e.Digest)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return e
-}
-
-// mustRestored checks that the task was restored from the checkpoint.
-func (c *container) mustRestored(e checkpoint.Entry) {
-	c.t.Helper()
-	r := c.record()
-	if r.Outcome != checkpoint.Restore || r.Decision.Digest != e.Digest {
-		c.t.Errorf("%s: outcome %s from %q, want a restore from %s; decision %+v, fallback %q, error %q",
-			c.ID(), r.Outcome, r.Decision.Digest, e.Digest, r.Decision, r.Fallback, r.Error)
-	}
-}
-
-// mustBooted checks that the task was booted, and that the record says why.
-func (c *container) mustBooted(reason string) {
-	c.t.Helper()
-	r := c.record()
-	if r.Outcome != checkpoint.Boot || !strings.Contains(r.Decision.Reason, reason) {
-		c.t.Errorf("%s: outcome %s, want boot with a reason that says %q; decision %+v", c.ID(), r.Outcome, reason, r.Decision)
-	}
-}
-
-// exec runs a command in the container and returns its output and exit status.
-func (c *container) exec(args ...string) (string, uint32) {
-	c.t.Helper()
-	ctx := testContext(c.t)
-	sp, err := c.Spec(ctx)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	p := *sp.Process
-	p.Args, p.Terminal = args, false
-	var out output
-	e, err := c.task.Exec(ctx, fmt.Sprintf("e%d", serial.Add(1)), &p, cio.NewCreator(cio.WithStreams(nil, &out, &out), cio.WithFIFODir(c.node.Dir)))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	exit, err := e.Wait(ctx)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if err := e.Start(ctx); err != nil {
-		c.t.Fatal(err)
-	}
-	s := <-exit
-	if err := s.Error(); err != nil {
-		c.t.Fatal(err)
-	}
-	e.IO().Wait()
-	if _, err := e.Delete(ctx); err != nil {
-		c.t.Fatal(err)
-	}
-	return out.String(), s.ExitCode()
-}
-
-// mustExec runs a command that must succeed.
-func (c *container) mustExec(args ...string) string {
-	c.t.Helper()
-	out, code := c.exec(args...)
-	if code != 0 {
-		c.t.Fatalf("%s: exec %q: exit status %d: %s", c.ID(), args, code, out)
-	}
-	return out
-}
-
-// netns is the inode number of a process's network namespace.
-func netns(t *testing.T, pid int) uint64 {
-	t.Helper()
-	st, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok {
-		t.Fatalf("stat of a namespace: %T", st.Sys())
-	}
-	return sys.Ino
-}
-
-// inOwnCgroup checks that the processes are those of the container's own cgroups,
-// in every hierarchy that the node uses, and that there are no others.
-func (c *container) inOwnCgroup() {
-	c.t.Helper()
-	pids, err := c.task.Pids(testContext(c.t))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	var told []int
-	for _, p := range pids {
-		told = append(told, int(p.Pid))
-	}
-	own := ":/" + c.node.Namespace + "/" + c.ID()
-	var inside []int
-	all, err := harness.Processes()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for _, p := range all {
-		if !slices.ContainsFunc(p.Cgroups, func(line string) bool { return strings.HasSuffix(line, own) }) {
-			continue
-		}
-		inside = append(inside, p.PID)
-		for _, line := range p.Cgroups {
-			if strings.Contains(line, c.node.Namespace) && !strings.HasSuffix(line, own) {
-				c.t.Errorf("%s: process %s is in cgroup %s, too", c.ID(), p, line)
-			}
-		}
-	}
-	slices.Sort(told)
-	slices.Sort(inside)
-	if !slices.Equal(told, inside) || !slices.Contains(inside, c.pid()) {
-		c.t.Errorf("%s: processes in the container's cgroup: %v, told: %v, init: %d", c.ID(), inside, told, c.pid())
-	}
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/checkpoint"
@@ -163,60 +162,6 @@ func TestClonesAtOnce(t *testing.T) {
 	clones[0].wait()
 	clones[1].goesOn(before)
 	a.goesOn(before)
-}
-
-// TestNetworkAttached attaches an interface between Create and Start, as
-// `ctr run --cni`, nerdctl and CRI do.
-func TestNetworkAttached(t *testing.T) {
-	t.Parallel()
-	a := start(t, shared, probeOf())
-	before := a.probe()
-	e := a.mustCapture(capture.Request{})
-	c := create(t, shared, probeOf())
-	attachVeth(t, c.pid(), "10.99.0.2/24")
-	if err := c.task.Start(testContext(t)); err != nil {
-		t.Fatal(err)
-	}
-	c.mustRestored(e)
-	c.goesOn(before)
-	if out := c.mustExec("ip", "addr"); !strings.Contains(out, "10.99.0.2/24") {
-		t.Errorf("the clone's addresses: %s", out)
-	}
-}
-
-// attachVeth moves one end of a veth pair into the network namespace of a process.
-func attachVeth(t *testing.T, pid int, address string) {
-	t.Helper()
-	name := fmt.Sprintf("snapt%d", serial.Add(1))
-	host := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "p"}
-	if err := netlink.LinkAdd(host); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = netlink.LinkDel(host) }) // it ends with the namespace of its peer
-	peer, err := netlink.LinkByName(name + "p")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkSetNsPid(peer, pid); err != nil {
-		t.Fatal(err)
-	}
-	err = harness.InNetNS(pid, func() error {
-		addr, err := netlink.ParseAddr(address)
-		if err != nil {
-			return err
-		}
-		link, err := netlink.LinkByName(name + "p")
-		if err != nil {
-			return err
-		}
-		if err := netlink.AddrAdd(link, addr); err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(link)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestHooks: a createRuntime hook is told the restored task's pid while it can

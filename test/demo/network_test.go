@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// inNewNetwork starts a process in a network namespace of its own.
+func inNewNetwork(t *testing.T) (pid int, end func()) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "sleep", "60")
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed, as it was told
+	}
+	t.Cleanup(end)
+	return cmd.Process.Pid, end
+}
+
+func TestNetworksGone(t *testing.T) {
+	d := &demo{networks: map[network]bool{}}
+	if err := d.noteNetwork(os.Getpid()); err == nil {
+		t.Error("our own network was taken for a task's")
+	}
+	pid, end := inNewNetwork(t)
+	if err := d.noteNetwork(pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.networksGone(); err == nil {
+		t.Error("a network that a process lives in is gone")
+	}
+	other, _ := inNewNetwork(t)
+	n, err := networkAt(fmt.Sprintf("/proc/%d/ns/net", other))
+	if err != nil || d.networks[n] {
+		t.Errorf("another network is %+v (error %v), the task's are %v", n, err, d.networks)
+	}
+	end()
+	if err := d.networksGone(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNetworkHeldUnderAnOldNumber(t *testing.T) {
+	pid, _ := inNewNetwork(t)
+	n, err := networkAt(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As if the task's network had had this number before.
+	d := &demo{networks: map[network]bool{{inode: n.inode, cookie: n.cookie - 1}: true}}
+	if err := d.networksGone(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSetLoopbackUp(t *testing.T) {
+	pid, _ := inNewNetwork(t)
+	if err := setLoopbackUp(pid); err != nil {
+		t.Error(err)
+	}
+	if err := setLoopbackUp(1 << 30); err == nil {
+		t.Error("set up the loopback device of no process")
+	}
+}

@@ -1,0 +1,129 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/containerd-snap/snap/shim/capture"
+	"github.com/containerd-snap/snap/test/harness"
+)
+
+// TestOpenConnection captures a program while somebody talks to it: he does not
+// notice, and is not heard in the clone.
+func TestOpenConnection(t *testing.T) {
+	t.Parallel()
+	a := start(t, shared, probeOf())
+	before := a.probe()
+	conn, err := harness.DialIn(testContext(t), a.pid(), probeAddress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(deadline)); err != nil {
+		t.Fatal(err)
+	}
+	answers := bufio.NewReader(conn)
+	echo := func(text string) {
+		t.Helper()
+		if _, err := fmt.Fprintln(conn, text); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := answers.ReadString('\n'); err != nil || got != text+"\n" {
+			t.Errorf("answer %q, %v, want %q", got, err, text)
+		}
+	}
+	echo("before")
+	e := a.mustCapture(capture.Request{})
+	echo("after")
+	clone := start(t, shared, probeOf())
+	clone.mustRestored(e)
+	clone.goesOn(before)
+	echo("still")
+	// Clones listen as the original does, each in its own network.
+	clone.goesOn(before)
+	a.goesOn(before)
+}
+
+// TestCallerDies kills the command that starts a container in the midst of it.
+// What the shim made of it then must go with the container.
+func TestCallerDies(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	died := 0
+	for ms := 20; ms <= 240; ms += 10 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(ms)*time.Millisecond)
+		_, err := n.Ctr(ctx, "run", "-d", "--runtime", harness.Runtime, probeImage, fmt.Sprint("orphan", ms))
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil {
+			died++
+		}
+		cancel()
+		if err := n.DeleteContainers(testContext(t)); err != nil {
+			t.Error(err)
+		}
+		nothingLeft(t, n)
+	}
+	if died == 0 {
+		t.Error("the command was faster than its death each time")
+	}
+}
+
+// TestNetworkAttached attaches an interface between Create and Start, as
+// `ctr run --cni`, nerdctl and CRI do.
+func TestNetworkAttached(t *testing.T) {
+	t.Parallel()
+	a := start(t, shared, probeOf())
+	before := a.probe()
+	e := a.mustCapture(capture.Request{})
+	c := create(t, shared, probeOf())
+	attachVeth(t, c.pid(), "10.99.0.2/24")
+	if err := c.task.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.mustRestored(e)
+	c.goesOn(before)
+	if out := c.mustExec("ip", "addr"); !strings.Contains(out, "10.99.0.2/24") {
+		t.Errorf("the clone's addresses: %s", out)
+	}
+}
+
+// attachVeth moves one end of a veth pair into the network namespace of a process.
+func attachVeth(t *testing.T, pid int, address string) {
+	t.Helper()
+	name := fmt.Sprintf("snapt%d", serial.Add(1))
+	host := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "p"}
+	if err := netlink.LinkAdd(host); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = netlink.LinkDel(host) }) // it ends with the namespace of its peer
+	peer, err := netlink.LinkByName(name + "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetNsPid(peer, pid); err != nil {
+		t.Fatal(err)
+	}
+	err = harness.InNetNS(pid, func() error {
+		addr, err := netlink.ParseAddr(address)
+		if err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName(name + "p")
+		if err != nil {
+			return err
+		}
+		if err := netlink.AddrAdd(link, addr); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(link)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,91 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/test/harness"
+)
+
+// TestCheckpointTask takes checkpoints as users of the stock shim do.
+func TestCheckpointTask(t *testing.T) {
+	t.Parallel()
+	t.Run("to a directory", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, shared, probeOf())
+		before := c.probe()
+		dir := filepath.Join(t.TempDir(), "images")
+		if _, err := shared.Ctr(testContext(t), "task", "checkpoint", "--image-path", dir, c.ID()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "inventory.img")); err != nil {
+			t.Error(err)
+		}
+		c.goesOn(before)
+	})
+	t.Run("to an image", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, shared, probeOf())
+		before := c.probe()
+		out, err := shared.Ctr(testContext(t), "task", "checkpoint", c.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.Stdout, "checkpoint") {
+			t.Errorf("printed %q", out.Stdout)
+		}
+		c.goesOn(before)
+	})
+	t.Run("container checkpoint and restore", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, shared, probeOf())
+		before := c.probe()
+		c.mustExec("sh", "-c", "echo written >/written")
+		ref := "localhost/checkpoint:" + c.ID()
+		if _, err := shared.Ctr(testContext(t), "container", "checkpoint", "--task", "--rw", "--image", c.ID(), ref); err != nil {
+			t.Fatal(err)
+		}
+		c.goesOn(before)
+		// The restored container's spec names the cgroup of the captured one.
+		c.kill(unix.SIGKILL)
+		c.wait()
+		c.delete()
+		id := c.ID() + "-restored"
+		if _, err := shared.Ctr(testContext(t), "container", "restore", "--live", "--rw", id, ref); err != nil {
+			t.Fatal(err)
+		}
+		r := adopt(t, shared, id)
+		r.goesOn(before)
+		if got := r.mustExec("cat", "/written"); got != "written\n" {
+			t.Errorf("the restored container's file holds %q", got)
+		}
+		hasStats(r)
+	})
+}
+
+// adopt takes over a container that a command has made.
+func adopt(t *testing.T, n *harness.Node, id string) *container {
+	t.Helper()
+	c := &container{t: t, node: n, out: &output{}}
+	var err error
+	if c.Container, err = n.Client().LoadContainer(testContext(t), id); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			c.tell()
+		}
+		c.task = nil // without streams of ours
+		if err := c.remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	if c.task, err = c.Task(testContext(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
