@@ -9,10 +9,12 @@ import (
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/checkpoint/match"
 	"github.com/containerd-snap/snap/checkpoint/store"
+	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
 )
 
 func (a *app) removeCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:     "rm REF...",
 		Aliases: []string{"remove"},
 		Short:   "Remove registered checkpoints",
@@ -24,13 +26,16 @@ one REF does not keep the others from being removed.`,
 		Args:              atLeastOne("REF"),
 		ValidArgsFunction: a.completeRefs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.forEach(cmd, args, removeOne)
+			return a.forEach(cmd, args, asJSON, removeOne)
 		},
 	}
+	changedJSON(cmd, &asJSON)
+	return cmd
 }
 
 func (a *app) clearCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "clear REF...",
 		Short: "Lift the quarantine of checkpoints",
 		Long: fmt.Sprintf(`Forget the failed restores of registered checkpoints. After %d in a row a checkpoint is
@@ -39,56 +44,82 @@ quarantined: no container starts from it, unless it names it, until this is done
 		Args:              atLeastOne("REF"),
 		ValidArgsFunction: a.completeRefs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.forEach(cmd, args, clearOne)
+			return a.forEach(cmd, args, asJSON, clearOne)
 		},
 	}
+	changedJSON(cmd, &asJSON)
+	return cmd
+}
+
+func changedJSON(cmd *cobra.Command, asJSON *bool) {
+	cmd.Flags().BoolVar(asJSON, "json", false, "print an array of {ref, digest, done, error}")
+}
+
+// changed is what became of one checkpoint: an element of the array that --json prints.
+type changed struct {
+	// Ref is the argument as given.
+	Ref string `json:"ref"`
+	// Digest is what it stands for; empty if it stands for none.
+	Digest string `json:"digest,omitempty"`
+	// Done says that the checkpoint is as it was asked to be.
+	Done bool `json:"done"`
+	// Error is why not.
+	Error string `json:"error,omitempty"`
+
+	// said is the line for people.
+	said string
 }
 
 // forEach does the same with each checkpoint, and goes on after errors.
-func (a *app) forEach(cmd *cobra.Command, refs []string, do func(*store.Store, string) (string, error)) error {
+func (a *app) forEach(cmd *cobra.Command, refs []string, asJSON bool, do func(*store.Store, string) (changed, error)) error {
 	st, err := a.openStore()
 	if err != nil {
 		return err
 	}
+	all := []changed{}
 	var errs []error
 	for _, ref := range refs {
 		if cmd.Context().Err() != nil {
 			errs = append(errs, fmt.Errorf("interrupted before %q", ref))
 			break
 		}
-		done, err := do(st, ref)
+		c, err := do(st, ref)
+		c.Ref, c.Done = ref, err == nil
 		if err != nil {
+			c.Error = err.Error()
 			errs = append(errs, err)
-			continue
+		} else if !asJSON {
+			fmt.Fprintln(cmd.OutOrStdout(), c.said)
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), done)
+		all = append(all, c)
+	}
+	if asJSON {
+		errs = append(errs, report.JSON(cmd.OutOrStdout(), all))
 	}
 	return errors.Join(errs...)
 }
 
 // removeOne removes a checkpoint, also a damaged one.
-func removeOne(st *store.Store, ref string) (string, error) {
+func removeOne(st *store.Store, ref string) (changed, error) {
 	e, err := st.Resolve(ref)
+	c := changed{Digest: e.Digest, said: "removed " + match.Ref(e)}
 	if err != nil && e.Digest == "" {
-		return "", err
+		return c, err
 	}
-	if err := st.Remove(e.Digest); err != nil {
-		return "", err
-	}
-	return "removed " + match.Ref(e), nil
+	return c, st.Remove(e.Digest)
 }
 
 // clearOne forgets a checkpoint's failures.
-func clearOne(st *store.Store, ref string) (string, error) {
+func clearOne(st *store.Store, ref string) (changed, error) {
 	e, err := st.Resolve(ref)
+	c := changed{Digest: e.Digest}
 	if err != nil {
-		return "", err
+		return c, err
 	}
 	if e.State.Failures == 0 {
-		return match.Ref(e) + " has no failures", nil
+		c.said = match.Ref(e) + " has no failures"
+		return c, nil
 	}
-	if err := st.Clear(e.Digest); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("cleared %s: it is chosen again where it fits", match.Ref(e)), nil
+	c.said = fmt.Sprintf("cleared %s: it is chosen again where it fits", match.Ref(e))
+	return c, st.Clear(e.Digest)
 }

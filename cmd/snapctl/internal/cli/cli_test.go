@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -208,6 +209,28 @@ func TestRemove(t *testing.T) {
 	}
 	if empty, err := st.Empty(); err != nil || !empty {
 		t.Errorf("something is left: %v, %v", empty, err)
+	}
+}
+
+func TestRemoveJSON(t *testing.T) {
+	st := node(t)
+	e := fixture.Add(t, st, "one", here(t))
+	code, stdout, _ := run(t, "rm", "--json", "absent", "one")
+	var all []struct {
+		Ref, Digest, Error string
+		Done               bool
+	}
+	if err := json.Unmarshal([]byte(stdout), &all); err != nil || code != exitFailed || len(all) != 2 {
+		t.Fatalf("exit code %d, %v: %q", code, err, stdout)
+	}
+	if all[0].Ref != "absent" || all[0].Done || all[0].Error == "" {
+		t.Errorf("the absent one: %+v", all[0])
+	}
+	if all[1].Ref != "one" || !all[1].Done || all[1].Digest != e.Digest || all[1].Error != "" {
+		t.Errorf("the removed one: %+v", all[1])
+	}
+	if _, err := st.Resolve(e.Digest); !errors.Is(err, checkpoint.ErrNotFound) {
+		t.Errorf("after rm: %v", err)
 	}
 }
 
