@@ -94,8 +94,8 @@ var patterns = []pattern{
 	{"vdso: Unexpected rt vDSO area bounds", "this CRIU is too old for this kernel", "install a newer criu; `snapctl doctor` checks it"},
 
 	// Dump: sockets.
-	{"Connected TCP socket, consider using --tcp-established", "a process holds an established TCP connection", "allow it with the annotation tcp=close or tcp=established"},
-	{"In-flight connection (*) for", "a TCP connection waits to be accepted or is being made", "capture again when the server has accepted it, or allow it with the annotation tcp=close"},
+	{"Connected TCP socket, consider using --tcp-established", "a process holds an established TCP connection", "capture with `snapctl create`, which leaves connections out, or close it before"},
+	{"In-flight connection (*) for", "a TCP connection waits to be accepted or is being made", "capture with `snapctl create`, which leaves it out, or when the server has accepted it"},
 	{"sockets: Can't get 1:16 opt", "this CRIU cannot save internet sockets on this kernel (6.16 or newer)", "install criu >= 4.2"},
 	{"sockets: Can't get 1:34 opt", "this CRIU cannot save internet sockets on this kernel (6.16 or newer)", "install criu >= 4.2"},
 	{"External socket is used. Consider using --ext-unix-sk", "a process has a Unix socket whose other end is outside of the container", "capture before the program connects to it, or let it connect anew afterwards"},
@@ -107,7 +107,7 @@ var patterns = []pattern{
 
 	// Dump: files and devices.
 	{"send_fds failed (-22)", "a process uses io_uring, which CRIU cannot save", "turn io_uring off in the program (for Node.js UV_USE_IO_URING=0), or forbid it by seccomp"},
-	{"Can't dump file * of that type [*] (anon anon_inode:[userfaultfd])", "a process uses userfaultfd, which CRIU cannot save", "capture when it is no longer in use; a task restored in the mode lazy is ready when all its pages have come"},
+	{"Can't dump file * of that type [*] (anon anon_inode:[userfaultfd])", "a process uses userfaultfd, which CRIU cannot save", "capture when it is no longer in use"},
 	{"Can't dump file * of that type [*] (anon anon_inode:*)", "a process holds a descriptor ($1) of a kind that CRIU cannot save: $3", remedyReport},
 	{"Can't dump file * of that type [*] (chr *)", "a process has the character device $3 open, which CRIU cannot save", "close it before the capture"},
 	{"Can't dump file * of that type [*] (*)", "a process has a file open (descriptor $1) of a kind that CRIU cannot save: $3", remedyReport},
@@ -117,7 +117,7 @@ var patterns = []pattern{
 	{"Can't lookup mount=* for fd=* path=*", "the file $3 is open or mapped, and lies outside of the container's mounts (mount $1)", "capture without it; a file that was passed in from outside, or a mount that was removed, cannot be found again"},
 	{"Open files on overmounted mounts are not supported yet; mount=* fd=* path=*", "the open file $3 is hidden below a later mount", "close it before the capture"},
 	{"fsnotify: *Can't dump that handle", "a process watches a file (inotify) that CRIU cannot find again, as on overlayfs", "watch a directory of a volume, or turn file watching off"},
-	{"Some file locks are hold by dumping tasks", "a process holds a file lock", "let the capture include file locks"},
+	{"Some file locks are hold by dumping tasks", "a process holds a file lock", "capture with `snapctl create`, which keeps locks, or release it before"},
 	{"tty: Found slave peer index * without correspond master peer", "a process uses a terminal whose master is outside of the container", "capture containers without a terminal, or with the one the runtime made"},
 	{"pidfd pid * is not a part of process tree", "a process holds a pidfd of process $1, which is not part of the container", "close it before the capture"},
 	{"doesn't live in IPC ns", "a process uses System V shared memory without an IPC namespace of its own", "run the container with its own IPC namespace"},
@@ -160,8 +160,8 @@ var patterns = []pattern{
 	{"Can't fork for *: File exists", "process id $1 is taken: processes get back the ids that they had", "give the container its own pid namespace; after a failed restore, wait for its processes to be gone"},
 	{"Pid * do not match expected *", "process id $2 is taken: processes get back the ids that they had", "give the container its own pid namespace"},
 	{"Can't fork for *: Resource temporarily unavailable", "the limit of processes does not allow process $1", "raise the container's pids limit"},
-	{"Need to set the --tcp-close options", "the checkpoint was captured with tcp=close, and the restore does not allow that", "use the setting tcp=close for the restore"},
-	{"Network is unreachable", "a connection of the program cannot be restored: the network is not there", "use the annotation tcp=close"},
+	{"Need to set the --tcp-close options", "the checkpoint was captured with tcp=close, and the restore does not allow that", "restore it with the runtime that captured it"},
+	{"Network is unreachable", "a connection of the program cannot be restored: the network is not there", "capture again with `snapctl create`, which leaves connections out"},
 
 	// Restore: images.
 	{"Not supported images version *", "the images are of a format ($1) that this CRIU does not know: a newer CRIU wrote them", "install the criu that captured them or a newer one"},

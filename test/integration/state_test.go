@@ -208,3 +208,13 @@ func deleteTask(t *testing.T, c *container) {
 		t.Fatal(err)
 	}
 }
+
+// TestExecAfterUpdate: an update must not change how processes are started.
+func TestExecAfterUpdate(t *testing.T) {
+	t.Parallel()
+	booted, clone, _ := cloneOf(t, shared, probeOf(oci.WithMemoryLimit(200<<20)))
+	for _, c := range []*container{booted, clone} {
+		updateMemory(c)
+		c.mustExec("true")
+	}
+}
