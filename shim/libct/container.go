@@ -262,7 +262,7 @@ func (c *Container) Destroy() error {
 }
 
 const (
-	destroyAttempts = 8
+	destroyAttempts = 10
 	retryStart      = 5 * time.Millisecond
 )
 
@@ -346,11 +346,14 @@ func (r Runtime) Remove(s Spec) error {
 		errs = append(errs, err)
 	}
 	c, err := libcontainer.Load(r.Root, s.ID)
-	switch {
-	case err == nil:
-		errs = append(errs, r.wrap(s, c).Destroy())
-	default:
-		// There is no state (yet): the container died in its making.
+	if err == nil {
+		if err = r.wrap(s, c).Destroy(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err != nil {
+		// It died in its making and has no state; or one of its processes takes
+		// its time to die and counts as running. Nobody will come back for it.
 		errs = append(errs, retry(destroyAttempts, cm.Destroy), os.RemoveAll(filepath.Join(r.Root, s.ID)))
 	}
 	return errors.Join(errs...)
@@ -364,7 +367,7 @@ func killCgroup(cm cgroups.Manager) error {
 	if err := cm.Freeze(cgroups.Thawed); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("thaw cgroup: %w", err)
 	}
-	return retry(destroyAttempts+2, func() error {
+	return retry(destroyAttempts, func() error {
 		pids, err := cm.GetAllPids()
 		if err != nil {
 			if errors.Is(err, os.ErrNotExist) {

@@ -64,7 +64,11 @@ func (m *Manager) Name() string { return m.name }
 // one of its group runs already, and answers its address.
 func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *bootapi.BootstrapResult, retErr error) {
 	debug := params.GetLogLevel() <= bootapi.LogLevel_LOG_LEVEL_DEBUG
-	group, err := groupOf(params.GetInstanceID())
+	bundle, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	group, err := groupOf(bundle, params.GetInstanceID())
 	if err != nil {
 		return nil, err
 	}
@@ -151,11 +155,8 @@ func (m *Manager) server(ctx context.Context, params *bootapi.BootstrapParams, a
 	return cmd, nil
 }
 
-func groupOf(id string) (string, error) {
-	bundle, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
+// groupOf returns the group whose server a container shares.
+func groupOf(bundle, id string) (string, error) {
 	annotations, err := spec.LoadAnnotations(bundle)
 	if err != nil {
 		return "", err
@@ -237,7 +238,7 @@ func (m *Manager) Stop(ctx context.Context, id string) (shim.StopStatus, error) 
 	if err := rootfs.Unmount(filepath.Join(bundle, "rootfs")); err != nil {
 		log.G(ctx).WithError(err).WithField("id", id).Warn("remove what the container left")
 	}
-	removeDeadSocket(bundle)
+	removeDeadSockets(ctx, bundle, id)
 	exit, err := start.ReadExit(bundle)
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {

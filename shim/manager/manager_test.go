@@ -62,12 +62,12 @@ func TestGroupOf(t *testing.T) {
 		"empty group": {map[string]string{"io.containerd.runc.v2.group": ""}, ""},
 	} {
 		enterBundle(t, c.annotations)
-		if got, err := groupOf("id"); err != nil || got != c.want {
+		if got, err := groupOf(".", "id"); err != nil || got != c.want {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
 	t.Chdir(t.TempDir())
-	if _, err := groupOf("id"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := groupOf(".", "id"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a bundle: %v", err)
 	}
 }

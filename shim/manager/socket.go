@@ -2,12 +2,13 @@ package manager
 
 import (
 	"context"
-	"encoding/json"
+	"flag"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
 )
@@ -64,19 +65,27 @@ func (s sockets) close(remove bool) {
 	}
 }
 
-// removeDeadSocket removes the socket of a server that was killed, which could
-// not do it. The one of a pod's server that still serves others stays. containerd
-// keeps the address in the bundle; without it nothing can be done.
-func removeDeadSocket(bundle string) {
-	data, err := os.ReadFile(filepath.Join(bundle, "bootstrap.json"))
+// removeDeadSockets removes the sockets of a server that was killed, which could
+// not do it. Those of a pod's server that still serves others stay.
+func removeDeadSockets(ctx context.Context, bundle, id string) {
+	// containerd's shim package, which parses the command line and keeps the
+	// socket directory as a link in the bundle, has no function for either.
+	containerd := flag.Lookup("address")
+	if containerd == nil {
+		return
+	}
+	dir, err := os.Readlink(filepath.Join(bundle, "s"))
+	if err != nil {
+		dir = filepath.Join(defaults.DefaultStateDir, "s")
+	}
+	group, err := groupOf(bundle, id)
 	if err != nil {
 		return
 	}
-	var b struct {
-		Address string `json:"address"`
+	for _, debug := range []bool{false, true} {
+		address, err := shim.CreateSocketAddress(ctx, dir, containerd.Value.String(), group, debug)
+		if err == nil && !shim.CanConnect(address) {
+			_ = shim.RemoveSocket(address)
+		}
 	}
-	if json.Unmarshal(data, &b) != nil || b.Address == "" || shim.CanConnect(b.Address) {
-		return
-	}
-	_ = shim.RemoveSocket(b.Address)
 }

@@ -95,7 +95,7 @@ func newContainer(t *testing.T, n *harness.Node, w want) *container {
 					unix.Kill(p.PID, unix.SIGUSR1)
 				}
 			}
-			time.Sleep(500*time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 			l, _ := n.Log()
 			os.WriteFile(fmt.Sprintf("/tmp/it/stacks-%d", time.Now().UnixNano()), []byte(l), 0o600)
 		}
