@@ -180,7 +180,13 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if err != nil {
 		return fmt.Errorf("convert resources: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	cfg := c.c.Config()
+	// On a view of its own: libcontainer keeps what it is given, and starts no
+	// process in a container whose device rules it was told to leave alone.
+	view, err := libcontainer.Load(c.root, c.spec.ID)
+	if err != nil {
+		return fmt.Errorf("load container %s: %w", c.spec.ID, err)
+	}
+	cfg := view.Config()
 	devices := cfg.Cgroups.Resources.Devices
 	cgroup := *cfg.Cgroups
 	cgroup.Resources = cg.Resources
@@ -188,7 +194,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	// Device rules stay as they are: others (device plugins) may have added theirs.
 	cgroup.Resources.SkipDevices = true
 	cfg.Cgroups = &cgroup
-	if err := c.c.Set(cfg); err != nil {
+	if err := view.Set(cfg); err != nil {
 		return err
 	}
 	c.resources = merged

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -65,8 +66,23 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 	died, stop := watch(st.InitProcessPid)
 	defer stop()
 	gone := ctx.Done()
+	tick := time.NewTicker(dumpTick)
+	defer tick.Stop()
+	var dead []int
 	for {
 		select {
+		case <-tick.C:
+			// A CRIU that was killed at its very start may leave children that keep
+			// its socket open, and libcontainer listening to it for ever.
+			before := dead
+			dead = forgottenCRIU()
+			for _, pid := range dead {
+				if slices.Contains(before, pid) {
+					wait(pid)
+					return fmt.Errorf("dump container %s: %w: it was killed", c.spec.ID, ErrCRIU)
+				}
+			}
+			continue
 		case err := <-done:
 			if err != nil {
 				return fmt.Errorf("dump container %s: %w: %w", c.spec.ID, ErrCRIU, errors.Join(err, ctx.Err()))
@@ -80,6 +96,9 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 		killDump(st.InitProcessPid)
 	}
 }
+
+// dumpTick is how often a dump looks for a CRIU that has died.
+const dumpTick = 500 * time.Millisecond
 
 // killDump ends the CRIU that dumps the tree of pid: the child of ours whose
 // title says so. CRIU's code inside the processes gives them back what they were.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 func reap(pid int) {
 	if pid > 0 {
 		wait(pid)
+		waitedFor.Delete(pid)
 		return
 	}
 	for _, child := range children() {
@@ -118,14 +120,29 @@ var waitedFor sync.Map
 // abandonedRoot says that pid is a dead first process of a pid namespace for
 // which nobody waits.
 func abandonedRoot(pid int) bool {
+	zombie, nested := look(pid)
+	return zombie && nested
+}
+
+// forgottenCRIU returns the pids of dead children in our own pid namespace for
+// which nobody waits. A CRIU that has ended is among them for a moment.
+func forgottenCRIU() []int {
+	return slices.DeleteFunc(children(), func(pid int) bool {
+		zombie, nested := look(pid)
+		return !zombie || nested
+	})
+}
+
+// look says whether pid is a zombie for which nobody waits, and whether it is
+// the first process of a pid namespace below ours.
+func look(pid int) (zombie, first bool) {
 	if _, ok := waitedFor.Load(pid); ok {
-		return false
+		return false, false
 	}
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
-		return false
+		return false, false
 	}
-	var zombie, first bool
 	for line := range strings.Lines(string(data)) {
 		key, value, _ := strings.Cut(line, ":")
 		switch f := strings.Fields(value); key {
@@ -135,5 +152,5 @@ func abandonedRoot(pid int) bool {
 			first = len(f) > 1 && f[len(f)-1] == "1"
 		}
 	}
-	return zombie && first
+	return zombie, first
 }

@@ -110,6 +110,7 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 
 	select {
 	case rs.pid = <-held:
+		waitedFor.Store(rs.pid, struct{}{})
 		rs.criu = rs.findCRIU()
 		return rs, nil
 	case err := <-rs.done:

@@ -219,9 +219,9 @@ func TestCRIUKilledInCapture(t *testing.T) {
 		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by now
 		err := <-done
 		storeIsEmpty(t, n)
-		if _, aerr := c.ask(); aerr != nil && len(c.exit) > 0 {
+		if !c.survives() {
 			died++
-			t.Logf("after %d ms the program died: %s, %v", ms, c.out, err)
+			t.Logf("the program died %d ms after CRIU had begun: %v", ms, err)
 			c.delete()
 			nothingLeft(t, n)
 			c = nil
@@ -246,6 +246,20 @@ func TestCRIUKilledInCapture(t *testing.T) {
 	clone := start(t, n, big())
 	clone.mustRestored(e)
 	clone.goesOn(before)
+}
+
+// survives says whether the program answers; if not, its exit has been told.
+func (c *container) survives() (alive bool) {
+	c.t.Helper()
+	eventually(c.t, func() error {
+		if len(c.exit) > 0 {
+			return nil
+		}
+		_, err := c.ask()
+		alive = err == nil
+		return err
+	})
+	return alive
 }
 
 // TestCRIUKilledInRestore: at whatever moment, the task runs in the end.
