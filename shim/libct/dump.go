@@ -79,12 +79,14 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 			for _, pid := range dead {
 				if slices.Contains(before, pid) {
 					wait(pid)
+					killOrphans()
 					return fmt.Errorf("dump container %s: %w: it was killed", c.spec.ID, ErrCRIU)
 				}
 			}
 			continue
 		case err := <-done:
 			if err != nil {
+				killOrphans()
 				return fmt.Errorf("dump container %s: %w: %w", c.spec.ID, ErrCRIU, errors.Join(err, ctx.Err()))
 			}
 			return nil

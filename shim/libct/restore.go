@@ -242,6 +242,7 @@ func (rs *Restore) kill() error {
 // Precondition: libcontainer's Restore has returned.
 func (rs *Restore) scrub() error {
 	errs := []error{killCgroup(rs.cm)}
+	killOrphans()
 	reap(rs.pid)
 	errs = append(errs, retry(destroyAttempts, rs.c.Destroy))
 	return errors.Join(errs...)

@@ -59,8 +59,9 @@ func (n *Node) Leftovers() (Leftovers, error) {
 	return l, errors.Join(errs[:]...)
 }
 
-// processes finds those that name the node's directory or namespace, those in a
-// cgroup of the namespace, and the children of either.
+// processes finds those that name the node's directory or namespace, in their
+// arguments or environment, those in a cgroup of the namespace, and the children
+// of either.
 func (n *Node) processes() ([]Process, error) {
 	all, err := Processes()
 	if err != nil {
@@ -75,7 +76,8 @@ func (n *Node) processes() ([]Process, error) {
 			if ours[p.PID] || p.PID == os.Getpid() || n.cmd != nil && p.PID == n.PID() {
 				continue
 			}
-			if ours[p.PPID] || n.owns(p) {
+			// A zombie that is not a child of ours is for process 1 to bury.
+			if ours[p.PPID] || p.State != "Z" && n.owns(p) {
 				ours[p.PID], more = true, true
 				found = append(found, p)
 			}
@@ -89,8 +91,10 @@ func (n *Node) owns(p Process) bool {
 	names := slices.ContainsFunc(p.Args, func(arg string) bool {
 		return arg == n.Namespace || strings.HasPrefix(arg, n.Dir+"/")
 	})
+	// What CRIU leaves when it is killed has neither, but the shim's environment.
+	inherits := slices.Contains(p.Env, envConfig+"="+n.SnapConfig())
 	// Commands that the harness runs itself name the node, too.
-	return inCgroup || names && p.PPID != os.Getpid()
+	return inCgroup || (names || inherits) && p.PPID != os.Getpid()
 }
 
 // mounts finds mount points below the node's directory.

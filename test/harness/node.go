@@ -15,6 +15,8 @@ import (
 
 	"github.com/containerd/containerd/v2/client"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/config"
 )
 
 // NoCRIU as Options.CRIU leaves the node without CRIU.
@@ -141,10 +143,13 @@ socket_dir = %[5]q
 	return os.WriteFile(n.SnapConfig(), fmt.Appendf(nil, "root = %q\n", n.StoreRoot), 0o600)
 }
 
+// envConfig tells shims and snapctl where their configuration is.
+const envConfig = config.EnvFile
+
 // environment is that of containerd, and so of the shims.
 func (n *Node) environment() []string {
 	env := []string{
-		"PATH=" + n.Bin, "CONTAINERD_SNAP_CONFIG=" + n.SnapConfig(), "TMPDIR=" + n.path("tmp"), "HOME=/root", "LANG=C.UTF-8",
+		"PATH=" + n.Bin, envConfig + "=" + n.SnapConfig(), "TMPDIR=" + n.path("tmp"), "HOME=/root", "LANG=C.UTF-8",
 	}
 	// For shims that were built to measure what tests cover.
 	if dir, ok := os.LookupEnv("GOCOVERDIR"); ok {

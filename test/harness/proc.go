@@ -20,6 +20,8 @@ type Process struct {
 	// Command is its name, Args its command line; a zombie has none.
 	Command string
 	Args    []string
+	// Env is the environment that it was started with, as far as it can be read.
+	Env []string
 	// Cgroups are its lines of /proc/PID/cgroup.
 	Cgroups []string
 }
@@ -79,10 +81,20 @@ func ReadProcess(pid int) (Process, error) {
 		p.State = fields[0]
 		p.PPID, _ = strconv.Atoi(fields[1])
 	}
-	if len(cmdline) > 0 {
-		p.Args = strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00")
+	p.Args = words(cmdline)
+	// A zombie's cannot be read.
+	if env, err := os.ReadFile(filepath.Join(dir, "environ")); err == nil {
+		p.Env = words(env)
 	}
 	return p, nil
+}
+
+// words splits what ends each of its words with a zero byte.
+func words(b []byte) []string {
+	if len(b) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
 }
 
 // CountFDs is the number of descriptors that a process has open.
