@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sync/atomic"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -42,12 +44,25 @@ type Service struct {
 	starter *start.Starter
 	// shutdown ends the shim.
 	shutdown func()
+	// used says that a task was asked for.
+	used atomic.Bool
 }
+
+// unusedTimeout is how long a server waits for its first task. containerd asks
+// for it as soon as it has the server's address; if it was interrupted before,
+// nobody knows of the server, and nobody would ever end it.
+const unusedTimeout = 30 * time.Second
 
 // New returns a service whose tasks are started by starter and send their
 // events to emit. shutdown is called when containerd asks for it and no task is left.
 func New(starter *start.Starter, emit lifecycle.Emitter, shutdown func()) *Service {
-	return &Service{tasks: lifecycle.NewRegistry(emit), starter: starter, shutdown: shutdown}
+	s := &Service{tasks: lifecycle.NewRegistry(emit), starter: starter, shutdown: shutdown}
+	time.AfterFunc(unusedTimeout, func() {
+		if !s.used.Load() {
+			s.shutdown()
+		}
+	})
+	return s
 }
 
 // RegisterTTRPC offers the service on a server.
@@ -70,6 +85,7 @@ func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 
 // Create makes a task: booted or being restored, waiting for Start.
 func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	s.used.Store(true)
 	opts, err := runtimeoptions.Decode(r.GetOptions())
 	if err != nil {
 		return nil, fmt.Errorf("create task %s: %w", r.ID, err)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	apitypes "github.com/containerd/containerd/api/types"
@@ -183,4 +185,21 @@ func TestShutdown(t *testing.T) {
 	if _, err := s.Shutdown(t.Context(), nil); err != nil || ended != 2 {
 		t.Errorf("with none: ended %d, %v", ended, err)
 	}
+}
+
+// A server that nobody asks for a task ends.
+func TestUnused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		unused, used := 0, 0
+		New(&start.Starter{}, discard{}, func() { unused++ })
+		s := New(&start.Starter{}, discard{}, func() { used++ })
+		if _, err := s.Create(t.Context(), &taskapi.CreateTaskRequest{ID: "t", Bundle: t.TempDir()}); err == nil {
+			t.Error("a bundle without a spec was accepted")
+		}
+		time.Sleep(unusedTimeout + time.Second)
+		synctest.Wait()
+		if unused != 1 || used != 0 {
+			t.Errorf("ended %d times unused, %d times used", unused, used)
+		}
+	})
 }

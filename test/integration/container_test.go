@@ -19,7 +19,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/test/harness"
@@ -90,14 +89,6 @@ func newContainer(t *testing.T, n *harness.Node, w want) *container {
 		if err := c.remove(); err != nil {
 			left, lerr := n.Leftovers()
 			t.Errorf("%v; on the node (%v):\n%s", err, lerr, left)
-			for _, p := range left.Processes {
-				if p.Command == "containerd-shim" {
-					unix.Kill(p.PID, unix.SIGUSR1)
-				}
-			}
-			time.Sleep(500 * time.Millisecond)
-			l, _ := n.Log()
-			os.WriteFile(fmt.Sprintf("/tmp/it/stacks-%d", time.Now().UnixNano()), []byte(l), 0o600)
 		}
 	})
 	return c
