@@ -145,7 +145,7 @@ func (i *Init) dump(ctx context.Context, l *live, draft *store.Draft, f *frozen,
 	}
 	begin := time.Now()
 	meta.CreatedAt = begin.UTC()
-	err := l.c.Dump(ctx, libct.Dump{
+	err := runDump(ctx, l, libct.Dump{
 		Images: libct.Images{
 			Dir:       draft.ImagesDir(),
 			Work:      workDir,
@@ -174,6 +174,23 @@ func (i *Init) dump(ctx context.Context, l *live, draft *store.Draft, f *frozen,
 	meta.Diff.Format = rootfs.DiffFormat
 	meta.Source.Processes, err = criu.Processes(draft.ImagesDir())
 	return err
+}
+
+// dumpTimeout bounds a dump: longer than any disk needs for a large program.
+const dumpTimeout = 10 * time.Minute
+
+// runDump dumps even if the caller goes away meanwhile, and then says that he
+// has: to kill CRIU in a dump can kill the program (package criu tells how often).
+func runDump(ctx context.Context, l *live, d libct.Dump) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), dumpTimeout)
+	defer cancel()
+	if err := l.c.Dump(own, d); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // frozen is a container that stands still for a capture.
@@ -238,7 +255,7 @@ func (i *Init) Checkpoint(ctx context.Context, req PlainCheckpoint) error {
 	if err := legacyConfig(req.Images.TCPEstablished).Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
 		return err
 	}
-	if err := l.c.Dump(ctx, libct.Dump{Images: req.Images, ParentPath: req.ParentPath, Exit: req.Exit}); err != nil {
+	if err := runDump(ctx, l, libct.Dump{Images: req.Images, ParentPath: req.ParentPath, Exit: req.Exit}); err != nil {
 		return explain(err, filepath.Join(req.Images.Work, "dump.log"))
 	}
 	return nil
