@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,6 +62,10 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 	opts.LeaveRunning = !d.Exit
 	opts.ParentImage = d.ParentPath
 	opts.TcpSkipInFlight = d.SkipInFlight
+	if err := dumps.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("dump container %s: wait for another dump: %w", c.spec.ID, err)
+	}
+	defer dumps.Release(1)
 	done := make(chan error, 1)
 	go func() { done <- view.Checkpoint(opts) }()
 	died, stop := watch(st.InitProcessPid)
@@ -98,6 +103,10 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 		killDump(st.InitProcessPid)
 	}
 }
+
+// dumps admits one dump at a time in a pod's shim: nobody tells whose a CRIU is
+// that has died unnoticed.
+var dumps = semaphore.NewWeighted(1)
 
 // dumpTick is how often a dump looks for a CRIU that has died.
 const dumpTick = 500 * time.Millisecond

@@ -110,8 +110,10 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 
 	select {
 	case rs.pid = <-held:
-		waitedFor.Store(rs.pid, struct{}{})
 		rs.criu = rs.findCRIU()
+		for _, pid := range append(rs.criu, rs.pid) {
+			waitedFor.Store(pid, struct{}{})
+		}
 		return rs, nil
 	case err := <-rs.done:
 		return nil, errors.Join(fmt.Errorf("restore container %s: %w: %w", s.ID, ErrCRIU, err), rs.scrub())
@@ -161,6 +163,13 @@ func (rs *Restore) findCRIU() []int {
 	})
 }
 
+// forgetCRIU notes that CRIU has been waited for.
+func (rs *Restore) forgetCRIU() {
+	for _, pid := range rs.criu {
+		waitedFor.Delete(pid)
+	}
+}
+
 // PID is the held process's id, and the restored init's.
 func (rs *Restore) PID() int { return rs.pid }
 
@@ -191,6 +200,7 @@ func (rs *Restore) Finish(ctx context.Context) (*Container, *Process, error) {
 	case <-ctx.Done():
 		return nil, nil, errors.Join(fmt.Errorf("restore container %s: %w", rs.spec.ID, ctx.Err()), rs.kill())
 	}
+	rs.forgetCRIU()
 	// libcontainer's Container is of no use after a restore (runc issue 5370):
 	// load it anew, and keep the Process for waiting.
 	c, err := libcontainer.Load(rs.runtime.Root, rs.spec.ID)
@@ -242,6 +252,7 @@ func (rs *Restore) kill() error {
 // Precondition: libcontainer's Restore has returned.
 func (rs *Restore) scrub() error {
 	errs := []error{killCgroup(rs.cm)}
+	rs.forgetCRIU()
 	killOrphans()
 	reap(rs.pid)
 	errs = append(errs, retry(destroyAttempts, rs.c.Destroy))
