@@ -51,7 +51,7 @@ func TestPodShim(t *testing.T) {
 		}
 	})
 	eventually(t, func() error {
-		if now := sizeOf(t, shim); now.fds > before.fds || now.threads > before.threads+workers || now.children > before.children || now.netns > before.netns {
+		if now := sizeOf(t, shim); now.fds > before.fds || now.threads > before.threads+threadSlack || now.children > before.children || now.netns > before.netns {
 			return fmt.Errorf("the shim has %+v after %d containers, had %+v after %d", now, cycles, before, warmUp)
 		}
 		return nil
@@ -61,6 +61,11 @@ func TestPodShim(t *testing.T) {
 	a.delete()
 	nothingLeft(t, n)
 }
+
+// threadSlack is by how many threads a shim may grow: Go starts one when all
+// others are in system calls, which under load happens now and then, and keeps
+// it. A thread lost with each container would be far more.
+const threadSlack = (cycles - warmUp) / 8
 
 const groupAnnotation = "io.containerd.runc.v2.group"
 
