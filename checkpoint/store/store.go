@@ -53,9 +53,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultRoot is where the store lives unless the configuration says otherwise.
-const DefaultRoot = "/var/lib/containerd-snap"
-
 // The directories below the root.
 const (
 	entriesDir = "entries"

@@ -112,7 +112,8 @@ var dumps = semaphore.NewWeighted(1)
 const dumpTick = 500 * time.Millisecond
 
 // killDump ends the CRIU that dumps the tree of pid: the child of ours whose
-// title says so. CRIU's code inside the processes gives them back what they were.
+// title says so. In its first milliseconds that can end the program, too (package
+// criu), so it is for a dump that is lost anyway.
 func killDump(pid int) {
 	for _, child := range children() {
 		title, err := os.ReadFile("/proc/" + strconv.Itoa(child) + "/cmdline")
