@@ -9,13 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
+
+	"github.com/containerd-snap/snap/oci/overlay"
 )
 
 // DiffFormat names the encoding of a difference: the kernel's own, with
@@ -71,15 +71,7 @@ func (r *Rootfs) upperdir() string {
 		return ""
 	}
 	m := r.mounts[len(r.mounts)-1]
-	if m.Type != "overlay" {
-		return ""
-	}
-	for _, o := range m.Options {
-		if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
-			return dir
-		}
-	}
-	return ""
+	return overlay.UpperDir(m.Type, m.Options)
 }
 
 // Capturable returns why the writable layer's difference cannot be captured;
@@ -97,19 +89,7 @@ func (r *Rootfs) Capturable() error {
 
 // Fresh says that the writable layer holds nothing yet: a checkpoint brings the
 // layer it was captured with, which must not meet another task's files.
-func (r *Rootfs) Fresh() (bool, error) {
-	dir := r.upperdir()
-	if dir == "" {
-		return false, nil
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return false, fmt.Errorf("look into the writable layer: %w", err)
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(1)
-	return len(names) == 0, ignoreEOF(err)
-}
+func (r *Rootfs) Fresh() (bool, error) { return overlay.Fresh(r.upperdir()) }
 
 // Capture copies the writable layer's difference to dir, which exists. The
 // task must not run meanwhile.
@@ -154,11 +134,4 @@ func (r *Rootfs) Reset() error {
 		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
 	}
 	return errors.Join(errs...)
-}
-
-func ignoreEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
 }

@@ -7,22 +7,17 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/checkpoint/criu"
-	"github.com/containerd-snap/snap/checkpoint/host"
+	"github.com/containerd-snap/snap/checkpoint/decide"
 	"github.com/containerd-snap/snap/checkpoint/match"
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/oci/spec"
 )
-
-// lookupTimeout bounds the question to containerd: a start must not hang on a
-// daemon that does not answer.
-const lookupTimeout = 2 * time.Second
 
 // plan is a decision with what its execution needs.
 type plan struct {
@@ -82,45 +77,28 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 	if i.req.Checkpoint != "" {
 		return s.planDirectory(i)
 	}
-	p := &plan{}
-	req := match.Request{
-		Policy:    settings.Restore,
-		Sandbox:   spec.IsSandbox(i.oci),
-		Obstacles: spec.Obstacles(i.oci),
-	}
-	demanded := settings.Checkpoint != "" || settings.Restore == spec.Required
-	var candidates []checkpoint.Entry
-	var facts checkpoint.HostFacts
-	var err error
-	switch {
-	case req.Sandbox, req.Policy == spec.Never, len(req.Obstacles) > 0 && !demanded:
-		// Nothing needs to be looked up: the answer does not depend on it.
-	case s.Store == nil:
-		err = fmt.Errorf("the checkpoint store cannot be read: %w", s.StoreErr)
-	default:
-		candidates, facts, err = s.candidates(ctx, i, p, settings, &req, demanded)
-	}
+	node := decide.Node{Store: s.Store, StoreErr: s.StoreErr, Facts: s.hostFacts}
+	answer, err := node.Decide(ctx, decide.Container{
+		OCI:      i.oci,
+		Settings: settings,
+		Rootfs: func(ctx context.Context) (string, error) {
+			id, err := s.Images.Lookup(ctx, i.req.ID)
+			i.rec.phase("identity")
+			return id.Rootfs, err
+		},
+		Fresh: i.rootfs.Fresh,
+	})
 	if err != nil {
-		// What keeps us from a decision must not keep a container from starting,
-		// unless a restore was asked for.
-		if demanded {
-			return nil, err
-		}
-		p.decision = checkpoint.Decision{Action: checkpoint.Boot, Reason: err.Error()}
-		return p, nil
+		return nil, notFound(err)
 	}
-	p.decision = match.Decide(req, candidates, facts)
+	p := &plan{decision: answer.Decision, fingerprint: answer.Fingerprint}
 	if p.decision.Action == checkpoint.Boot {
 		if p.decision.Demanded {
 			return nil, fmt.Errorf("restore was asked for: %s: %w", p.decision.Reason, errdefs.ErrFailedPrecondition)
 		}
 		return p, nil
 	}
-	for n := range candidates {
-		if candidates[n].Digest == p.decision.Digest {
-			p.entry = &candidates[n]
-		}
-	}
+	p.entry = answer.Entry
 	p.ref = match.Ref(*p.entry)
 	p.images = filepath.Join(p.entry.Dir, "images")
 	p.diff = filepath.Join(p.entry.Dir, "diff")
@@ -135,62 +113,14 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 	return p, nil
 }
 
-// candidates looks up what the decision depends on. A store without entries
-// costs next to nothing.
-func (s *Starter) candidates(ctx context.Context, i *Init, p *plan, settings spec.Settings, req *match.Request, demanded bool) ([]checkpoint.Entry, checkpoint.HostFacts, error) {
-	var none checkpoint.HostFacts
-	empty, err := s.Store.Empty()
-	if err != nil {
-		return nil, none, fmt.Errorf("read the checkpoint store: %w", err)
-	}
-	if empty && !demanded {
-		// Known to be an image, so that the decision says what is missing.
-		req.Fingerprint = checkpoint.Fingerprint{spec.FieldImage: ""}
-		return nil, none, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	id, err := s.Images.Lookup(ctx, i.req.ID)
-	if err != nil {
-		return nil, none, fmt.Errorf("the container's image is not known: %w", err)
-	}
-	i.rec.phase("identity")
-	p.fingerprint = spec.Fingerprint(i.oci, id.Rootfs)
-	req.Fingerprint = p.fingerprint
-	var candidates []checkpoint.Entry
-	if settings.Checkpoint != "" {
-		e, err := s.Store.Resolve(settings.Checkpoint)
-		if err != nil {
-			return nil, none, fmt.Errorf("annotation %scheckpoint: %w", spec.Prefix, notFound(err))
-		}
-		req.Demanded = &e
-		candidates = []checkpoint.Entry{e}
-	} else if candidates, err = s.Store.Lookup(p.fingerprint.Key()); err != nil {
-		return nil, none, fmt.Errorf("look the fingerprint up: %w", err)
-	}
-	if len(candidates) == 0 {
-		return nil, none, nil
-	}
-	if req.FreshRootfs, err = i.rootfs.Fresh(); err != nil {
-		return nil, none, err
-	}
-	facts, err := s.hostFacts(ctx)
-	return candidates, facts, err
-}
-
 // hostFacts says what this node offers. Without CRIU it offers no restore.
 func (s *Starter) hostFacts(ctx context.Context) (checkpoint.HostFacts, error) {
-	version := 0
-	bin, err := criu.Find()
-	if err == nil {
-		bin.CacheDir = s.Store.Root()
-		version, err = bin.Version(ctx)
+	facts, err := decide.HostFacts(ctx, s.Store.Root())
+	if err == nil && facts.CRIU == 0 {
+		_, cause := criu.Find()
+		log.G(ctx).WithError(cause).Info("no usable CRIU")
 	}
-	if err != nil {
-		log.G(ctx).WithError(err).Info("no usable CRIU")
-		version = 0
-	}
-	return host.Facts(version)
+	return facts, err
 }
 
 // planDirectory restores from images that the caller of Create names. They are
