@@ -38,10 +38,13 @@ func newRecorder(s *Starter, req Request) *recorder {
 // phase ends a phase.
 func (r *recorder) phase(name string) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	now := time.Now()
 	r.start.Phases = append(r.start.Phases, checkpoint.Phase{Name: name, MS: milliseconds(now.Sub(r.last))})
 	r.last = now
+	r.mu.Unlock()
+	if r.s.OnPhase != nil {
+		r.s.OnPhase(r.start.Container, name)
+	}
 }
 
 // resume begins the second half: what was between Create and Start is the caller's time.

@@ -51,6 +51,8 @@ type Starter struct {
 	// could not be opened: containers then boot.
 	Store    *store.Store
 	StoreErr error
+	// OnPhase, if set, is called at the end of each phase of a start.
+	OnPhase func(id, phase string)
 }
 
 // Request is what Create asks for.

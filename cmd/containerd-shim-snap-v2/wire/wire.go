@@ -1,4 +1,7 @@
-package main
+// Package wire is the shim's program, and the only place that wires it. The
+// product's binary is nothing else; the one of the tests that injects faults
+// adds its hooks, and is else the same.
+package wire
 
 import (
 	"context"
@@ -16,22 +19,40 @@ import (
 	"github.com/containerd-snap/snap/config"
 	"github.com/containerd-snap/snap/shim/events"
 	"github.com/containerd-snap/snap/shim/identity"
+	"github.com/containerd-snap/snap/shim/libct"
 	"github.com/containerd-snap/snap/shim/manager"
 	"github.com/containerd-snap/snap/shim/start"
 	"github.com/containerd-snap/snap/shim/task"
 )
 
-func init() {
+// Hooks let a program that is not the product's look into a start.
+type Hooks struct {
+	// Phase is called at the end of each phase of the start of a container.
+	Phase func(id, phase string)
+}
+
+// Main is the shim's main function: a container's init, where libcontainer
+// executes it as one, or else what containerd asks for. name is the runtime's.
+func Main(name, version string, hooks Hooks) {
+	if len(os.Args) > 1 && os.Args[1] == libct.InitArg {
+		libct.Init()
+	}
 	registry.Register(&plugin.Registration{
 		Type:     plugins.TTRPCPlugin,
 		ID:       "task",
 		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
-		InitFn:   newService,
+		InitFn:   func(ic *plugin.InitContext) (any, error) { return newService(ic, hooks) },
+	})
+	shim.RunShim(context.Background(), manager.New(name, version), func(c *shim.Config) {
+		// Each process is waited for by a goroutine of its own; a loop that waits
+		// for any child would steal exits from libcontainer.
+		c.NoReaper = true
+		c.NoSubreaper = true
 	})
 }
 
 // newService wires the server.
-func newService(ic *plugin.InitContext) (any, error) {
+func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
 	pp, err := ic.GetByID(plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err
@@ -49,6 +70,7 @@ func newService(ic *plugin.InitContext) (any, error) {
 		Namespace: ns,
 		Address:   os.Getenv(manager.EnvAddress),
 		Images:    identity.Client{Address: ic.Properties[plugins.PropertyGRPCAddress]},
+		OnPhase:   hooks.Phase,
 	}
 	if starter.Store, starter.StoreErr = openStore(); starter.StoreErr != nil {
 		// A node without a usable store still runs its containers.
