@@ -33,6 +33,11 @@ var (
 type Checkpoint struct {
 	// SchemaVersion is the layout of the entry; see SchemaVersion.
 	SchemaVersion int `json:"schemaVersion"`
+	// Kind says which containers it is for; empty counts as Template.
+	Kind Kind `json:"kind,omitempty"`
+	// Owner is the identity that a resume point belongs to (see spec.Owner); empty
+	// for a template.
+	Owner string `json:"owner,omitempty"`
 	// CreatedAt is the moment at which the task was frozen.
 	CreatedAt time.Time `json:"createdAt"`
 	// Source says where it was captured.
@@ -51,6 +56,32 @@ type Checkpoint struct {
 
 // SchemaVersion is the only layout of an entry that this version reads and writes.
 const SchemaVersion = 1
+
+// Kind says which containers a checkpoint is for.
+type Kind string
+
+// The two kinds, never confused: another container never starts from a resume
+// point, and one that has a newer resume point never from a template.
+const (
+	// Template fits any container with its fingerprint: a booted program, ready to
+	// serve. A manifest that names no kind is a template's.
+	Template Kind = "template"
+	// ResumePoint belongs to one identity, for going on after a crash.
+	ResumePoint Kind = "resume-point"
+)
+
+// IndexKey is the key under which the store finds the checkpoint: a template by its
+// fingerprint, a resume point by its owner alone, so that no other container ever
+// comes upon it. Empty for one that is found by name and digest only.
+func (c *Checkpoint) IndexKey() string {
+	switch {
+	case c.Kind == ResumePoint:
+		return OwnerKey(c.Owner)
+	case len(c.Fingerprint) > 0:
+		return c.Fingerprint.Key()
+	}
+	return ""
+}
 
 // Source says where a checkpoint was captured. It is for people; nothing of it
 // decides whether a checkpoint fits.

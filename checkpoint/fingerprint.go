@@ -28,6 +28,13 @@ func (f Fingerprint) Key() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// OwnerKey is the digest under which the store files the resume points of an owner.
+// It is never that of a fingerprint.
+func OwnerKey(owner string) string {
+	sum := sha256.Sum256([]byte("owner\x00" + owner))
+	return hex.EncodeToString(sum[:])
+}
+
 // Diff returns the names of the fields in which f and other differ, sorted.
 func (f Fingerprint) Diff(other Fingerprint) []string {
 	var names []string

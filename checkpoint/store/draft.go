@@ -101,7 +101,7 @@ type CommitOptions struct {
 
 // Commit registers the draft. Of meta, SchemaVersion, Files and Diff are filled in from
 // what lies in the draft, but a file that meta.Files marks as Pages is marked so, too,
-// as are all pages-*.img. A checkpoint without a fingerprint is found by name and digest
+// as are all pages-*.img. A checkpoint of no kind is a template. One without a fingerprint is found by name and digest
 // only. If the same checkpoint is registered already, it is given the name, and repaired
 // if it is damaged. A checkpoint has one name; a second one takes the place of the first.
 //
@@ -129,10 +129,7 @@ func (d *Draft) commit(ctx context.Context, meta checkpoint.Checkpoint, opts Com
 	if err != nil {
 		return checkpoint.Entry{}, err
 	}
-	p := publication{store: d.store, draft: d, hex: hex, opts: opts}
-	if len(meta.Fingerprint) > 0 {
-		p.key = meta.Fingerprint.Key()
-	}
+	p := publication{store: d.store, draft: d, hex: hex, key: meta.IndexKey(), opts: opts}
 	if err := p.publish(ctx); err != nil {
 		return checkpoint.Entry{}, err
 	}

@@ -11,8 +11,9 @@ import (
 	"github.com/containerd-snap/snap/checkpoint"
 )
 
-// Lookup returns the registered checkpoints whose fingerprint has the given key, newest
-// first. It reads those entries and no others, and passes over what it cannot read.
+// Lookup returns the registered templates whose fingerprint has the given key, or the
+// resume points whose owner has it (checkpoint.OwnerKey), newest first. It reads those
+// entries and no others, and passes over what it cannot read.
 func (s *Store) Lookup(key string) ([]checkpoint.Entry, error) {
 	if !isHash(key) {
 		return nil, fmt.Errorf("look up checkpoints: %w key %.80q: it is %d hexadecimal digits", checkpoint.ErrInvalid, key, hexLen)
@@ -21,7 +22,7 @@ func (s *Store) Lookup(key string) ([]checkpoint.Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up checkpoints: %w", err)
 	}
-	return s.loadAll(names, func(e checkpoint.Entry) bool { return e.Checkpoint.Fingerprint.Key() == key }), nil
+	return s.loadAll(names, func(e checkpoint.Entry) bool { return e.Checkpoint.IndexKey() == key }), nil
 }
 
 // List returns all registered checkpoints, newest first. Damaged ones are left out;

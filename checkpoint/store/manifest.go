@@ -33,7 +33,11 @@ func encodeManifest(c *checkpoint.Checkpoint) ([]byte, error) {
 	if err := checkManifest(c); err != nil {
 		return nil, err
 	}
-	raw, err := json.MarshalIndent(c, "", "\t")
+	written := *c
+	if written.Kind == checkpoint.Template {
+		written.Kind = "" // as before there were two kinds: the digest is still the same
+	}
+	raw, err := json.MarshalIndent(&written, "", "\t")
 	if err != nil {
 		return nil, fmt.Errorf("encode manifest: %w", err)
 	}
@@ -48,6 +52,9 @@ func decodeManifest(raw []byte) (checkpoint.Checkpoint, error) {
 	var c checkpoint.Checkpoint
 	if err := decodeJSON(raw, &c); err != nil {
 		return checkpoint.Checkpoint{}, fmt.Errorf("%w manifest: %w", checkpoint.ErrInvalid, err)
+	}
+	if c.Kind == "" {
+		c.Kind = checkpoint.Template // as encodeManifest writes it
 	}
 	if err := checkManifest(&c); err != nil {
 		return checkpoint.Checkpoint{}, err
@@ -79,10 +86,17 @@ func checkManifest(c *checkpoint.Checkpoint) error {
 	if c.SchemaVersion != checkpoint.SchemaVersion {
 		return bad("schema %d, this version reads %d only", c.SchemaVersion, checkpoint.SchemaVersion)
 	}
+	switch {
+	case c.Kind != "" && c.Kind != checkpoint.Template && c.Kind != checkpoint.ResumePoint:
+		return bad("kind %.20q is neither %q nor %q", c.Kind, checkpoint.Template, checkpoint.ResumePoint)
+	case (c.Kind == checkpoint.ResumePoint) != (c.Owner != ""):
+		return bad("a resume point has an owner, a template has none")
+	}
 	if y := c.CreatedAt.Year(); c.CreatedAt.IsZero() || y < 1970 || y > 9999 {
 		return bad("createdAt is missing or out of range")
 	}
 	for _, t := range []struct{ field, text string }{
+		{"owner", c.Owner},
 		{"source.namespace", c.Source.Namespace},
 		{"source.container", c.Source.Container},
 		{"source.image", c.Source.Image},

@@ -17,7 +17,7 @@ type publication struct {
 	store *Store
 	draft *Draft
 	hex   string
-	// key is the fingerprint's; empty for a checkpoint that is not indexed.
+	// key is the one to be found by; empty for a checkpoint that is not indexed.
 	key  string
 	opts CommitOptions
 	// holder is the entry that has the name so far; empty if it is free.
@@ -58,7 +58,7 @@ func (p *publication) publish(ctx context.Context) (err error) {
 		return err
 	}
 	if err := p.index(); err != nil {
-		return fmt.Errorf("index by fingerprint: %w", err)
+		return fmt.Errorf("index the checkpoint: %w", err)
 	}
 	former := s.nameOf(p.hex) // of a checkpoint that was registered before
 	name, err := p.stageName()
@@ -120,7 +120,7 @@ func (p *publication) forgetState() error {
 	return remove(p.store.statePath(p.hex))
 }
 
-// index makes the entry findable by its fingerprint.
+// index makes the entry findable by its fingerprint, or by its owner.
 func (p *publication) index() error {
 	if p.key == "" {
 		return nil

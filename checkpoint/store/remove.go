@@ -85,7 +85,7 @@ func (s *Store) unregister(hex string) (discarded, error) {
 	defer release()
 	key := ""
 	if dir, c, err := s.openEntry(hex); err == nil {
-		key = c.Fingerprint.Key()
+		key = c.IndexKey()
 		dir.Close()
 	}
 	name := s.nameOf(hex)

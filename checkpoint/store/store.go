@@ -9,7 +9,7 @@
 // # Layout
 //
 //	entries/sha256-HEX/   manifest.json, images/, diff/; never changes
-//	index/KEY/HEX         empty; finds entries by fingerprint key
+//	index/KEY/HEX         empty; finds entries by the key of fingerprint or owner
 //	names/NAME            the digest that the name stands for
 //	state/HEX.json        failures and last use
 //	state/HEX.name        the name last given to the entry; true only if names/ agrees

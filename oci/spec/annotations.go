@@ -1,11 +1,11 @@
 package spec
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -19,44 +19,46 @@ const Prefix = "io.containerd.snap.v2/"
 const (
 	criContainerName = "io.kubernetes.cri.container-name"
 	criContainerType = "io.kubernetes.cri.container-type"
+	criPodName       = "io.kubernetes.cri.sandbox-name"
+	criPodNamespace  = "io.kubernetes.cri.sandbox-namespace"
 	criSandbox       = "sandbox"
 )
 
-// The keys below Prefix.
-const (
-	keyRestore    = "restore"
-	keyCheckpoint = "checkpoint"
-)
-
-// maxReference bounds a reference to a checkpoint, in bytes; the store's own
-// rules for names are tighter.
-const maxReference = 255
-
-// Policy says whether a container may, must or must not start from a
-// checkpoint. It reads as Kubernetes' imagePullPolicy does.
-type Policy string
-
-// The valid policies.
-const (
-	// IfPresent restores if a registered checkpoint fits and boots otherwise.
-	// It is the default.
-	IfPresent Policy = "IfPresent"
-	// Required restores, and fails the start if it cannot.
-	Required Policy = "Required"
-	// Never boots.
-	Never Policy = "Never"
-)
-
-// Settings is what a container's annotations ask of Snap.
-type Settings struct {
-	// Restore is one of the valid policies.
-	Restore Policy
-	// Checkpoint names the only checkpoint to restore from, by name or digest;
-	// empty to choose by fingerprint.
-	Checkpoint string
+// Set reads value into the setting that key names, a key without prefix and
+// address. The error is checkpoint.ErrInvalid and names key, value and what is
+// allowed.
+func (s *Settings) Set(key, value string) error {
+	if err := assign(s, key, value); err != nil {
+		return fmt.Errorf("%w setting %s=%q: %w", checkpoint.ErrInvalid, key, value, err)
+	}
+	return nil
 }
 
-// ParseSettings reads the annotations of one container. A key
+// assign is Set without the words before the reason.
+func assign(s *Settings, key, value string) error {
+	i := slices.IndexFunc(settings, func(x setting) bool { return x.key == key })
+	if i < 0 {
+		return errors.New("allowed keys are " + strings.Join(Keys(), ", "))
+	}
+	if why := settings[i].read(s, value); why != nil {
+		if errors.Is(why, errGrammar) {
+			return errors.New("allowed is " + settings[i].grammar)
+		}
+		return fmt.Errorf("%w; allowed is %s", why, settings[i].grammar)
+	}
+	return nil
+}
+
+// Keys returns the keys of all settings.
+func Keys() []string {
+	keys := make([]string, len(settings))
+	for i, s := range settings {
+		keys[i] = s.key
+	}
+	return keys
+}
+
+// ParseSettings reads the annotations of one container over the defaults. A key
 // `io.containerd.snap.v2/KEY` applies to every container that carries it,
 // `io.containerd.snap.v2/KEY.CONTAINER` only to the container of a pod that CRI
 // calls CONTAINER, where it overrides the former: pod annotations reach every
@@ -65,7 +67,7 @@ type Settings struct {
 //
 // Errors are checkpoint.ErrInvalid and name the annotation, its value and what
 // is allowed.
-func ParseSettings(annotations map[string]string) (Settings, error) {
+func ParseSettings(annotations map[string]string, defaults Settings) (Settings, error) {
 	container := annotations[criContainerName]
 	general, addressed := map[string]string{}, map[string]string{}
 	// Sorted, so that of several errors the same one is reported each time.
@@ -79,8 +81,8 @@ func ParseSettings(annotations map[string]string) (Settings, error) {
 		if dotted && target == "" {
 			return Settings{}, fmt.Errorf("%w annotation %s=%q: no container name follows the dot", checkpoint.ErrInvalid, annotation, value)
 		}
-		if err := checkAnnotation(annotation, key, value); err != nil {
-			return Settings{}, err
+		if err := assign(new(Settings), key, value); err != nil {
+			return Settings{}, fmt.Errorf("%w annotation %s=%q: %w", checkpoint.ErrInvalid, annotation, value, err)
 		}
 		switch {
 		case !dotted:
@@ -90,42 +92,23 @@ func ParseSettings(annotations map[string]string) (Settings, error) {
 		}
 	}
 	maps.Copy(general, addressed)
-	s := Settings{Restore: IfPresent, Checkpoint: general[keyCheckpoint]}
-	if v, ok := general[keyRestore]; ok {
-		s.Restore = Policy(v)
+	s := defaults
+	for key, value := range general {
+		if err := assign(&s, key, value); err != nil {
+			return Settings{}, err // cannot be: it was read once
+		}
 	}
-	if s.Restore == Never && s.Checkpoint != "" {
+	_, chosen := general[keyRestore]
+	switch {
+	case s.Restore != Never || s.Checkpoint == "":
+	case !chosen:
+		// Who names a checkpoint overrides the host's default.
+		s.Restore = IfPresent
+	default:
 		return Settings{}, fmt.Errorf("%w annotations: %s%s=%q cannot hold together with %s%s=%s; remove one of them, or address each to its container",
 			checkpoint.ErrInvalid, Prefix, keyCheckpoint, s.Checkpoint, Prefix, keyRestore, Never)
 	}
 	return s, nil
-}
-
-// checkAnnotation says whether key (an annotation without prefix and address) is
-// known and value is allowed for it.
-func checkAnnotation(annotation, key, value string) error {
-	switch key {
-	case keyRestore:
-		switch Policy(value) {
-		case IfPresent, Required, Never:
-			return nil
-		}
-		return fmt.Errorf("%w annotation %s=%q: allowed are %s, %s, %s", checkpoint.ErrInvalid, annotation, value, IfPresent, Required, Never)
-	case keyCheckpoint:
-		if validReference(value) {
-			return nil
-		}
-		return fmt.Errorf("%w annotation %s=%q: allowed is the name or the digest of a registered checkpoint", checkpoint.ErrInvalid, annotation, value)
-	}
-	return fmt.Errorf("%w annotation %s=%q: allowed keys are %s%s and %s%s, each optionally followed by a dot and a container name",
-		checkpoint.ErrInvalid, annotation, value, Prefix, keyRestore, Prefix, keyCheckpoint)
-}
-
-// validReference rejects what can be no reference under any rule for names; the
-// store, which makes the rules, judges the rest when it resolves it.
-func validReference(ref string) bool {
-	odd := func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) || r == unicode.ReplacementChar }
-	return ref != "" && len(ref) <= maxReference && !strings.ContainsFunc(ref, odd)
 }
 
 // IsSandbox says that the spec is of a pod's sandbox (its pause container), by

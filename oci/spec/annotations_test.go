@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/containerd-snap/snap/checkpoint"
 )
 
@@ -14,25 +16,25 @@ func TestParseSettings(t *testing.T) {
 		in   map[string]string
 		want Settings
 	}{
-		"nothing":         {nil, Settings{IfPresent, ""}},
-		"foreign":         {map[string]string{"a": "b", "io.containerd.snap.v2": "x", "io.containerd.snap.v3/restore": "x"}, Settings{IfPresent, ""}},
-		"required":        {map[string]string{Prefix + "restore": "Required"}, Settings{Required, ""}},
-		"never":           {map[string]string{Prefix + "restore": "Never"}, Settings{Never, ""}},
-		"if present":      {map[string]string{Prefix + "restore": "IfPresent"}, Settings{IfPresent, ""}},
-		"checkpoint":      {map[string]string{Prefix + "checkpoint": "web"}, Settings{IfPresent, "web"}},
-		"digest":          {map[string]string{Prefix + "checkpoint": "sha256:" + strings.Repeat("a", 64)}, Settings{IfPresent, "sha256:" + strings.Repeat("a", 64)}},
-		"both":            {map[string]string{Prefix + "checkpoint": "web", Prefix + "restore": "Required"}, Settings{Required, "web"}},
-		"addressed":       {map[string]string{web: "web", Prefix + "restore.web": "Never"}, Settings{Never, ""}},
-		"overrides":       {map[string]string{web: "web", Prefix + "restore.web": "Never", Prefix + "restore": "Required"}, Settings{Never, ""}},
-		"other container": {map[string]string{web: "db", Prefix + "restore.web": "Never", Prefix + "restore": "Required"}, Settings{Required, ""}},
-		"no container":    {map[string]string{Prefix + "restore.web": "Never", Prefix + "checkpoint.web": "x"}, Settings{IfPresent, ""}},
+		"nothing":         {nil, Settings{Restore: IfPresent}},
+		"foreign":         {map[string]string{"a": "b", "io.containerd.snap.v2": "x", "io.containerd.snap.v3/restore": "x"}, Settings{Restore: IfPresent}},
+		"required":        {map[string]string{Prefix + "restore": "Required"}, Settings{Restore: Required}},
+		"never":           {map[string]string{Prefix + "restore": "Never"}, Settings{Restore: Never}},
+		"if present":      {map[string]string{Prefix + "restore": "IfPresent"}, Settings{Restore: IfPresent}},
+		"checkpoint":      {map[string]string{Prefix + "checkpoint": "web"}, Settings{Restore: IfPresent, Checkpoint: "web"}},
+		"digest":          {map[string]string{Prefix + "checkpoint": "sha256:" + strings.Repeat("a", 64)}, Settings{Restore: IfPresent, Checkpoint: "sha256:" + strings.Repeat("a", 64)}},
+		"both":            {map[string]string{Prefix + "checkpoint": "web", Prefix + "restore": "Required"}, Settings{Restore: Required, Checkpoint: "web"}},
+		"addressed":       {map[string]string{web: "web", Prefix + "restore.web": "Never"}, Settings{Restore: Never}},
+		"overrides":       {map[string]string{web: "web", Prefix + "restore.web": "Never", Prefix + "restore": "Required"}, Settings{Restore: Never}},
+		"other container": {map[string]string{web: "db", Prefix + "restore.web": "Never", Prefix + "restore": "Required"}, Settings{Restore: Required}},
+		"no container":    {map[string]string{Prefix + "restore.web": "Never", Prefix + "checkpoint.web": "x"}, Settings{Restore: IfPresent}},
 		"each its own": {map[string]string{web: "web", Prefix + "checkpoint.web": "w", Prefix + "checkpoint.db": "d", Prefix + "restore.db": "Never"},
-			Settings{IfPresent, "w"}},
+			Settings{Restore: IfPresent, Checkpoint: "w"}},
 		"an address overrides a conflict": {map[string]string{web: "web", Prefix + "restore": "Never", Prefix + "restore.web": "Required", Prefix + "checkpoint.web": "w"},
-			Settings{Required, "w"}},
+			Settings{Restore: Required, Checkpoint: "w"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := ParseSettings(test.in)
+			got, err := ParseSettings(test.in, DefaultSettings())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,8 +50,8 @@ func TestParseSettingsRejects(t *testing.T) {
 		in    map[string]string
 		names []string
 	}{
-		"unknown key":          {map[string]string{Prefix + "capture": "OnReady"}, []string{Prefix + "capture", "OnReady", Prefix + "restore", Prefix + "checkpoint"}},
-		"empty key":            {map[string]string{Prefix: "x"}, []string{Prefix + "restore"}},
+		"unknown key":          {map[string]string{Prefix + "hope": "yes"}, []string{Prefix + "hope", "yes", "allowed keys are restore, checkpoint"}},
+		"empty key":            {map[string]string{Prefix: "x"}, []string{Prefix, "restore"}},
 		"unknown value":        {map[string]string{Prefix + "restore": "always"}, []string{Prefix + "restore", "always", "IfPresent, Required, Never"}},
 		"another case":         {map[string]string{Prefix + "restore": "never"}, []string{`"never"`}},
 		"empty value":          {map[string]string{Prefix + "restore": ""}, []string{`""`, "IfPresent"}},
@@ -63,7 +65,7 @@ func TestParseSettingsRejects(t *testing.T) {
 		"conflict by address":  {map[string]string{criContainerName: "a", Prefix + "restore.a": "Never", Prefix + "checkpoint": "web"}, []string{"address each"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := ParseSettings(test.in)
+			_, err := ParseSettings(test.in, DefaultSettings())
 			if !errors.Is(err, checkpoint.ErrInvalid) {
 				t.Fatalf("error is %v, want ErrInvalid", err)
 			}
@@ -76,10 +78,65 @@ func TestParseSettingsRejects(t *testing.T) {
 	}
 }
 
+func TestAnnotationsOverrideTheDefaults(t *testing.T) {
+	defaults := Settings{Restore: Never, ResumeKey: "k"}
+	for name, test := range map[string]struct {
+		in   map[string]string
+		want Settings
+	}{
+		"nothing":      {nil, defaults},
+		"restore":      {map[string]string{Prefix + "restore": "Required"}, Settings{Restore: Required, ResumeKey: "k"}},
+		"a checkpoint": {map[string]string{Prefix + "checkpoint": "web"}, Settings{Restore: IfPresent, Checkpoint: "web", ResumeKey: "k"}},
+		"resume key":   {map[string]string{Prefix + "resume-key": "job"}, Settings{Restore: Never, ResumeKey: "job"}},
+	} {
+		if got, err := ParseSettings(test.in, defaults); err != nil || got != test.want {
+			t.Errorf("%s: settings are %+v (%v), want %+v", name, got, err, test.want)
+		}
+	}
+}
+
+func TestSetNamesWhatIsAllowed(t *testing.T) {
+	for _, test := range []struct{ key, value, want string }{
+		{"restore", "x", `setting restore="x": allowed is one of IfPresent, Required, Never`},
+		{"hope", "x", `setting hope="x": allowed keys are restore, `},
+	} {
+		s := DefaultSettings()
+		if err := s.Set(test.key, test.value); !errors.Is(err, checkpoint.ErrInvalid) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s=%s: %v, want %q", test.key, test.value, err, test.want)
+		}
+		if s != DefaultSettings() {
+			t.Errorf("%s=%s changed the settings to %+v", test.key, test.value, s)
+		}
+	}
+	s := DefaultSettings()
+	if err := s.Set("restore", "Never"); err != nil || s.Restore != Never {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestOwner(t *testing.T) {
+	pod := func(name string) *specs.Spec {
+		return &specs.Spec{Annotations: map[string]string{criPodNamespace: "prod", criPodName: name, criContainerName: "web"}}
+	}
+	plain := &specs.Spec{}
+	for _, test := range []struct{ got, want string }{
+		{Owner("ns", "c1", "", plain), "ns/container/c1"},
+		{Owner("ns", "c1", "job/7", plain), "ns/key/job/7"},
+		{Owner("k8s.io", "c1", "", pod("web-0")), "k8s.io/pods/prod/container/web-0/web"},
+		{Owner("k8s.io", "c2", "", pod("web-1")), "k8s.io/pods/prod/container/web-1/web"},
+		{Owner("k8s.io", "c1", "job", pod("web-0")), "k8s.io/pods/prod/key/job"},
+		{Owner("k8s.io", "c1", "", &specs.Spec{Annotations: map[string]string{criContainerName: "web"}}), "k8s.io/container/c1"},
+	} {
+		if test.got != test.want {
+			t.Errorf("owner is %s, want %s", test.got, test.want)
+		}
+	}
+}
+
 func TestParseSettingsReportsTheSameErrorEachTime(t *testing.T) {
 	in := map[string]string{Prefix + "a": "1", Prefix + "b": "2", Prefix + "c": "3", Prefix + "restore": "x"}
 	for range 50 {
-		if _, err := ParseSettings(in); err == nil || !strings.Contains(err.Error(), Prefix+"a=") {
+		if _, err := ParseSettings(in, DefaultSettings()); err == nil || !strings.Contains(err.Error(), Prefix+"a=") {
 			t.Fatalf("error is %v, want that of the first key", err)
 		}
 	}
@@ -91,7 +148,7 @@ func FuzzParseSettings(f *testing.F) {
 	f.Add("restore.", "", "checkpoint.web", "sha256:0", "")
 	f.Add("capture", "OnReady", "\x00", "\xff", "a.b")
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2, container string) {
-		got, err := ParseSettings(map[string]string{Prefix + key1: value1, Prefix + key2: value2, criContainerName: container})
+		got, err := ParseSettings(map[string]string{Prefix + key1: value1, Prefix + key2: value2, criContainerName: container}, DefaultSettings())
 		if err != nil {
 			if !errors.Is(err, checkpoint.ErrInvalid) || got != (Settings{}) {
 				t.Fatalf("got %+v and %v, want nothing and ErrInvalid", got, err)

@@ -169,7 +169,7 @@ func FuzzParse(f *testing.F) {
 		}
 		Obstacles(s)
 		IsSandbox(s)
-		_, _ = ParseSettings(s.Annotations)
+		_, _ = ParseSettings(s.Annotations, DefaultSettings())
 	})
 }
 

@@ -53,6 +53,8 @@ type Starter struct {
 	StoreErr error
 	// OnPhase, if set, is called at the end of each phase of a start.
 	OnPhase func(id, phase string)
+	// Defaults is what holds for a container whose annotations do not say otherwise.
+	Defaults spec.Settings
 }
 
 // Request is what Create asks for.
@@ -96,7 +98,7 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 		return nil, invalid(err)
 	}
 	i.oci.Process.Terminal = req.Stdio.Terminal
-	settings, err := spec.ParseSettings(i.oci.Annotations)
+	settings, err := spec.ParseSettings(i.oci.Annotations, s.Defaults)
 	if err != nil {
 		return nil, invalid(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/config"
+	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/events"
 	"github.com/containerd-snap/snap/shim/identity"
 	"github.com/containerd-snap/snap/shim/libct"
@@ -71,6 +72,7 @@ func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
 		Address:   os.Getenv(manager.EnvAddress),
 		Images:    identity.Client{Address: ic.Properties[plugins.PropertyGRPCAddress]},
 		OnPhase:   hooks.Phase,
+		Defaults:  spec.DefaultSettings(),
 	}
 	if starter.Store, starter.StoreErr = openStore(); starter.StoreErr != nil {
 		// A node without a usable store still runs its containers.

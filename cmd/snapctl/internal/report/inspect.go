@@ -31,9 +31,14 @@ func (r *Report) Inspect(ref string) error {
 	}
 	c := e.Checkpoint
 	s := sections{out: r.Out}
+	kind := string(c.Kind)
+	if c.Owner != "" {
+		kind += " of " + c.Owner
+	}
 	s.add("Checkpoint",
 		pair("name", e.Name),
 		pair("digest", e.Digest),
+		pair("kind", kind),
 		pair("directory", e.Dir),
 		pair("created", r.ago(c.CreatedAt)),
 		pair("size", fmt.Sprintf("%s (images %s, writable layer %s)", human.Bytes(c.Bytes()), human.Bytes(c.ImagesBytes()), human.Bytes(c.Diff.Bytes))),

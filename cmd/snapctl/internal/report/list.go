@@ -26,13 +26,14 @@ func (r *Report) List() error {
 	if err != nil {
 		return err
 	}
-	rows := []row{{"NAME", "DIGEST", "IMAGE", "COMMAND", "SIZE", "AGE", "RESTORES", "STATUS"}}
+	rows := []row{{"NAME", "DIGEST", "KIND", "IMAGE", "COMMAND", "SIZE", "AGE", "RESTORES", "STATUS"}}
 	for _, e := range entries {
 		c := e.Checkpoint
 		status, _ := Status(e, r.Host)
 		rows = append(rows, row{
 			dash(e.Name),
 			shortDigest(e.Digest),
+			string(c.Kind),
 			dash(human.Short(c.Source.Image, imageWidth)),
 			dash(human.Short(c.Source.Command, commandWidth)),
 			human.Bytes(c.Bytes()),
@@ -42,7 +43,7 @@ func (r *Report) List() error {
 		})
 	}
 	for _, d := range damaged {
-		rows = append(rows, row{"-", shortDigest(d.Digest), "-", "-", "-", "-", "-", Damaged})
+		rows = append(rows, row{"-", shortDigest(d.Digest), "-", "-", "-", "-", "-", "-", Damaged})
 	}
 	return columns(r.Out, 0, "", rows)
 }

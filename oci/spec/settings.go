@@ -1,0 +1,97 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Policy says whether a container may, must or must not start from a
+// checkpoint. It reads as Kubernetes' imagePullPolicy does.
+type Policy string
+
+// The valid policies.
+const (
+	// IfPresent restores if a registered checkpoint fits and boots otherwise.
+	// It is the default.
+	IfPresent Policy = "IfPresent"
+	// Required restores, and fails the start if it cannot.
+	Required Policy = "Required"
+	// Never boots.
+	Never Policy = "Never"
+)
+
+// Settings is what is asked of Snap for one container: by its annotations, or
+// where they are silent by the host's defaults.
+type Settings struct {
+	// Restore is one of the valid policies.
+	Restore Policy
+	// Checkpoint names the only checkpoint to restore from, by name or digest;
+	// empty to choose by fingerprint.
+	Checkpoint string
+	// ResumeKey is the identity that the container's resume points belong to;
+	// empty for its own (see Owner).
+	ResumeKey string
+}
+
+// DefaultSettings is what holds where nobody says otherwise.
+func DefaultSettings() Settings { return Settings{Restore: IfPresent} }
+
+// The keys that messages elsewhere in this package name.
+const (
+	keyRestore    = "restore"
+	keyCheckpoint = "checkpoint"
+)
+
+// setting is one row of the table of settings.
+type setting struct {
+	// key is the annotation's, below Prefix, and the one in snap.toml.
+	key string
+	// grammar says in words what values are allowed, to follow "allowed is".
+	grammar string
+	// read reads a value, or says why it cannot: errGrammar if the grammar says
+	// all that there is to say.
+	read func(s *Settings, value string) error
+}
+
+// errGrammar is a value that is not of the setting's grammar.
+var errGrammar = errors.New("not of the grammar")
+
+// settings is the one table of what can be set per container.
+var settings = []setting{
+	{keyRestore, "one of IfPresent, Required, Never", func(s *Settings, v string) error {
+		return oneOf(&s.Restore, v, IfPresent, Required, Never)
+	}},
+	{keyCheckpoint, "the name or the digest of a registered checkpoint", func(s *Settings, v string) error {
+		return word(&s.Checkpoint, v, maxReference)
+	}},
+	{"resume-key", fmt.Sprintf("a word of at most %d bytes", maxReference), func(s *Settings, v string) error {
+		return word(&s.ResumeKey, v, maxReference)
+	}},
+}
+
+// maxReference bounds a reference to a checkpoint and a resume key, in bytes; the
+// store's own rules for names are tighter.
+const maxReference = 255
+
+// oneOf reads a value that is one of those allowed, in just that spelling.
+func oneOf[T ~string](to *T, value string, allowed ...T) error {
+	if !slices.Contains(allowed, T(value)) {
+		return errGrammar
+	}
+	*to = T(value)
+	return nil
+}
+
+// word reads printable text without blanks. What else a reference to a checkpoint
+// must be, the store judges when it resolves it.
+func word(to *string, value string, most int) error {
+	odd := func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) || r == unicode.ReplacementChar }
+	if value == "" || len(value) > most || strings.ContainsFunc(value, odd) {
+		return errGrammar
+	}
+	*to = value
+	return nil
+}
