@@ -1,5 +1,9 @@
-// Package config reads what the host's administrator sets for the runtime and
-// its operator's command.
+// Package config is what the host's administrator sets for the runtime: where the
+// store is, what annotations default to, what captures containers may ask for, and
+// how much the store may hold.
+//
+// It comes from a file, and a runtime handler's options may override all of it but
+// the store's place. Nothing of it changes once it is read.
 package config
 
 import (
@@ -7,10 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 const (
@@ -28,39 +36,195 @@ const (
 type Config struct {
 	// Root is the store's directory, an absolute path.
 	Root string `toml:"root"`
+	Tables
+}
+
+// Tables are the part that a runtime handler's options may override, key by key.
+type Tables struct {
+	// Defaults are values of annotations, by key without prefix, for containers
+	// that do not carry them.
+	Defaults map[string]string `toml:"defaults"`
+	Capture  Capture           `toml:"capture"`
+	Limits   Limits            `toml:"limits"`
+}
+
+// Settings returns what holds for a container whose annotations do not say otherwise.
+func (t *Tables) Settings() spec.Settings {
+	s, err := spec.ParseDefaults(t.Defaults)
+	if err != nil {
+		return spec.DefaultSettings() // cannot be: they were read once
+	}
+	return s
+}
+
+// The tables' names.
+const (
+	tableDefaults = "defaults"
+	tableCapture  = "capture"
+	tableLimits   = "limits"
+)
+
+// TableNames are the names of the tables.
+func TableNames() []string { return []string{tableDefaults, tableCapture, tableLimits} }
+
+// Capture bounds what containers may ask for. It does not bind the operator.
+type Capture struct {
+	// Allow lists the ways of capturing that annotations may choose.
+	Allow []string `toml:"allow"`
+	// MinInterval is the shortest time between two resume points of a container.
+	MinInterval Duration `toml:"min_interval"`
+}
+
+// Limits are the store's budgets; 0 is no limit.
+type Limits struct {
+	// MaxBytes is the size of all checkpoints together.
+	MaxBytes Size `toml:"max_bytes"`
+	// PerImage is the number of templates of one image and command.
+	PerImage int `toml:"per_image"`
+	// MaxAge is counted from the capture, MaxIdle from the last use.
+	MaxAge  Duration `toml:"max_age"`
+	MaxIdle Duration `toml:"max_idle"`
+	// ResumePoints is the number of resume points of one owner; at least 1.
+	ResumePoints int `toml:"resume_points"`
+}
+
+// Default returns what holds without a file.
+func Default() Config {
+	return Config{
+		Root: DefaultRoot,
+		Tables: Tables{
+			Capture: Capture{Allow: []string{OnReady, Every}, MinInterval: Duration(time.Minute)},
+			Limits:  Limits{PerImage: 8, MaxIdle: Duration(30 * day), ResumePoints: 2},
+		},
+	}
+}
+
+// File returns the path of the file.
+func File() string {
+	if file := os.Getenv(EnvFile); file != "" {
+		return file
+	}
+	return DefaultFile
 }
 
 // Load reads the file. An unknown key is an error that names it.
 func Load() (Config, error) {
-	c := Config{Root: DefaultRoot}
-	file := os.Getenv(EnvFile)
-	if file == "" {
-		file = DefaultFile
-	}
+	file := File()
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) && file == DefaultFile {
-		return c, nil
+		return Default(), nil
 	}
 	if err != nil {
-		return c, fmt.Errorf("read the configuration: %w", err)
+		return Default(), fmt.Errorf("read the configuration: %w", err)
 	}
-	err = c.parse(file, data)
-	return c, err
+	return Parse(file, data)
 }
 
-func (c *Config) parse(file string, data []byte) error {
-	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
-	if err := dec.Decode(c); err != nil {
-		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
-			return fmt.Errorf("read %s: unknown key; the keys are: root\n%s", file, strict.String())
-		}
-		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
-			return fmt.Errorf("read %s: %w\n%s", file, err, at.String())
-		}
-		return fmt.Errorf("read %s: %w", file, err)
+// Parse reads the content of the file called name. After an error it returns the
+// defaults.
+func Parse(name string, data []byte) (Config, error) {
+	c := Default()
+	if err := decode(name, data, &c, "root, ["+tableDefaults+"], ["+tableCapture+"], ["+tableLimits+"]"); err != nil {
+		return Default(), err
 	}
 	if !filepath.IsAbs(c.Root) {
-		return fmt.Errorf("read %s: root = %q is not an absolute path", file, c.Root)
+		return Default(), fmt.Errorf("read %s: root = %q is not an absolute path", name, c.Root)
+	}
+	if err := c.check(); err != nil {
+		return Default(), fmt.Errorf("read %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// decode reads TOML over what v holds.
+func decode(name string, data []byte, v any, keys string) error {
+	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(v)
+	if err == nil {
+		return nil
+	}
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		return fmt.Errorf("read %s: unknown key; the keys are: %s; of [%s]: %s; of [%s]: %s\n%s",
+			name, keys, tableCapture, captureKeys, tableLimits, limitKeys, strict.String())
+	}
+	if at, ok := errors.AsType[*toml.DecodeError](err); ok {
+		return fmt.Errorf("read %s: %w\n%s", name, err, at.String())
+	}
+	return fmt.Errorf("read %s: %w", name, err)
+}
+
+// Overlay is a configuration's tables as a runtime handler's options hold them. The
+// zero value holds none.
+type Overlay struct {
+	// text is TOML that was checked against the defaults.
+	text string
+}
+
+// ParseOverlay reads tables, which the options called name hold.
+func ParseOverlay(name string, tables map[string]any) (Overlay, error) {
+	if len(tables) == 0 {
+		return Overlay{}, nil
+	}
+	text, err := toml.Marshal(tables)
+	if err != nil {
+		return Overlay{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	o := Overlay{text: string(text)}
+	_, err = Default().With(name, o)
+	return o, err
+}
+
+// With returns the configuration with what the overlay, of options called name, sets.
+func (c Config) With(name string, o Overlay) (Config, error) {
+	if o.text == "" {
+		return c, nil
+	}
+	t := c.Tables
+	t.Defaults = maps.Clone(c.Defaults)
+	t.Capture.Allow = nil // a list is replaced, not added to
+	if err := decode(name, []byte(o.text), &t, "["+tableDefaults+"], ["+tableCapture+"], ["+tableLimits+"]"); err != nil {
+		return c, err
+	}
+	if t.Capture.Allow == nil {
+		t.Capture.Allow = c.Capture.Allow
+	}
+	if err := t.check(); err != nil {
+		return c, fmt.Errorf("read %s: %w", name, err)
+	}
+	c.Tables = t
+	return c, nil
+}
+
+// check says whether the values make sense.
+func (t *Tables) check() error {
+	if _, err := spec.ParseDefaults(t.Defaults); err != nil {
+		return fmt.Errorf("[%s]: %w", tableDefaults, err)
+	}
+	for _, way := range t.Capture.Allow {
+		if way != OnReady && way != Every {
+			return fmt.Errorf("[%s] allow: %q is none of %s and %s", tableCapture, way, OnReady, Every)
+		}
+	}
+	for _, n := range []struct {
+		key   string
+		value int
+		least int
+	}{{"per_image", t.Limits.PerImage, 0}, {"resume_points", t.Limits.ResumePoints, 1}} {
+		if n.value < n.least || n.value > maxCount {
+			return fmt.Errorf("[%s] %s = %d: allowed are %d to %d", tableLimits, n.key, n.value, n.least, maxCount)
+		}
 	}
 	return nil
 }
+
+// The ways of capturing without hands that Capture.Allow may list.
+const (
+	OnReady = "OnReady"
+	Every   = "Every"
+)
+
+const (
+	captureKeys = "allow, min_interval"
+	limitKeys   = "max_bytes, per_image, max_age, max_idle, resume_points"
+	// maxCount bounds what is counted; more is a slip of the keyboard.
+	maxCount = 1 << 20
+)

@@ -18,8 +18,8 @@ import (
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/runc/options"
-	_ "github.com/containerd/containerd/api/types/runtimeoptions/v1" // CRI's options
-	_ "github.com/containerd/containerd/v2/core/runtime"             // registers the type of features with typeurl
+	"github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	_ "github.com/containerd/containerd/v2/core/runtime" // registers the type of features with typeurl
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/schedcore"
@@ -110,7 +110,7 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 			retErr = errors.Join(retErr, cmd.Process.Kill())
 		}
 	}()
-	if err := joinShimCgroup(params, cmd.Process.Pid); err != nil {
+	if err := joinShimCgroup(shimCgroup(params), cmd.Process.Pid); err != nil {
 		return nil, err
 	}
 	if err := shim.AdjustOOMScore(cmd.Process.Pid); err != nil {
@@ -169,17 +169,28 @@ func groupOf(bundle, id string) (string, error) {
 	return id, nil
 }
 
-// joinShimCgroup moves the server to the cgroup that runc's options name.
-func joinShimCgroup(params *bootapi.BootstrapParams, pid int) error {
-	var opts options.Options
-	found, err := params.FindExtension(&opts)
-	if err != nil {
-		return fmt.Errorf("read runtime options: %w", err)
+// shimCgroup returns what the runtime options, among what containerd hands to a
+// start, name as the shim's cgroup. Options that cannot be read are refused by
+// Create, whose errors keep their class on the way to the client.
+func shimCgroup(params *bootapi.BootstrapParams) string {
+	for _, e := range params.GetExtensions() {
+		v := e.GetValue()
+		if !v.MessageIs(&options.Options{}) && !v.MessageIs(&runtimeoptions.Options{}) {
+			continue
+		}
+		if opts, err := runtimeopts.Decode(v); err == nil {
+			return opts.ShimCgroup
+		}
 	}
-	if !found || opts.GetShimCgroup() == "" {
+	return ""
+}
+
+// joinShimCgroup moves the server to the cgroup at path, if there is one to join.
+func joinShimCgroup(path string, pid int) error {
+	if path == "" {
 		return nil
 	}
-	path := opts.GetShimCgroup()
+	var err error
 	if cgroups.IsCgroup2UnifiedMode() {
 		err = cgroups.WriteCgroupProc(filepath.Join("/sys/fs/cgroup", path), pid)
 	} else {

@@ -267,14 +267,34 @@ func TestJoinShimCgroup(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	var p bootapi.BootstrapParams
-	must(t, joinShimCgroup(&p, cmd.Process.Pid))
-	must(t, p.AddExtension(&options.Options{ShimCgroup: "/" + name}))
-	must(t, joinShimCgroup(&p, cmd.Process.Pid))
+	must(t, joinShimCgroup("", cmd.Process.Pid))
+	must(t, joinShimCgroup("/"+name, cmd.Process.Pid))
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", cmd.Process.Pid))
 	must(t, err)
 	if !strings.Contains(string(data), "/"+name) {
 		t.Errorf("the server is in\n%s", data)
+	}
+}
+
+// The shim's cgroup comes from runc's options as well as from those of a CRI handler.
+func TestShimCgroup(t *testing.T) {
+	for want, extensions := range map[string][]proto.Message{
+		"":      {},
+		"/runc": {&options.Options{ShimCgroup: "/runc"}},
+		"/cri":  {&options.CheckpointOptions{}, &runtimeoptions.Options{ConfigBody: []byte(`ShimCgroup = "/cri"`)}},
+	} {
+		var p bootapi.BootstrapParams
+		for _, e := range extensions {
+			must(t, p.AddExtension(e))
+		}
+		if got := shimCgroup(&p); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	var p bootapi.BootstrapParams
+	must(t, p.AddExtension(&runtimeoptions.Options{ConfigBody: []byte(`Shim = "/x"`)}))
+	if got := shimCgroup(&p); got != "" {
+		t.Errorf("options that Create refuses: %q", got)
 	}
 }
 

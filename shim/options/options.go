@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
+
+	"github.com/containerd-snap/snap/config"
 )
 
 // DefaultRoot is where the state of containers is kept, one directory a
@@ -25,7 +27,7 @@ const DefaultRoot = "/run/containerd/snap"
 const file = "options.json"
 
 // Options are runc's runtime options, as far as they mean something to a shim
-// that runs no binary, and the path of a configuration file of ours.
+// that runs no binary, and what a handler sets instead of the host's configuration.
 type Options struct {
 	// Root is the directory of the containers' state, without the namespace.
 	Root          string `json:"root"`
@@ -39,6 +41,9 @@ type Options struct {
 	CRIUWorkPath string `json:"criuWorkPath,omitempty"`
 	// ShimCgroup is the cgroup that the shim itself joins.
 	ShimCgroup string `json:"shimCgroup,omitempty"`
+	// Overlay is what a handler's options set instead of the host's configuration.
+	// It matters to starts only, and is not kept.
+	Overlay config.Overlay `json:"-"`
 }
 
 // Decode reads options of a request: runc's, generic ones as CRI sends them
@@ -55,23 +60,31 @@ func Decode(in typeurl.Any) (Options, error) {
 	}
 	switch v := v.(type) {
 	case *options.Options:
-		if v.Root != "" {
-			o.Root = v.Root
-		}
-		o.NoPivotRoot = v.NoPivotRoot
-		o.NoNewKeyring = v.NoNewKeyring
-		o.SystemdCgroup = v.SystemdCgroup
-		o.IOUID = int(v.IoUid)
-		o.IOGID = int(v.IoGid)
-		o.CRIUWorkPath = v.CriuWorkPath
-		o.ShimCgroup = v.ShimCgroup
+		o.set(v)
 		return o, nil
 	case *runtimeoptions.Options:
+		if err := o.setGeneric(v); err != nil {
+			return Options{Root: DefaultRoot}, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		}
 		return o, nil
 	default:
 		return o, fmt.Errorf("runtime options are of type %q: this runtime takes %s or %s: %w",
 			in.GetTypeUrl(), runcType, genericType, errdefs.ErrInvalidArgument)
 	}
+}
+
+// set takes over runc's options.
+func (o *Options) set(v *options.Options) {
+	if v.Root != "" {
+		o.Root = v.Root
+	}
+	o.NoPivotRoot = v.NoPivotRoot
+	o.NoNewKeyring = v.NoNewKeyring
+	o.SystemdCgroup = v.SystemdCgroup
+	o.IOUID = int(v.IoUid)
+	o.IOGID = int(v.IoGid)
+	o.CRIUWorkPath = v.CriuWorkPath
+	o.ShimCgroup = v.ShimCgroup
 }
 
 const (

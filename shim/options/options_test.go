@@ -44,7 +44,7 @@ func TestDecode(t *testing.T) {
 				CRIUWorkPath: "/w", ShimCgroup: "/g",
 			},
 		},
-		"generic": {marshal(t, &runtimeoptions.Options{TypeUrl: "x", ConfigPath: "/c"}), Options{Root: DefaultRoot}},
+		"generic": {marshal(t, &runtimeoptions.Options{TypeUrl: "x"}), Options{Root: DefaultRoot}},
 	} {
 		got, err := Decode(c.any)
 		if err != nil || got != c.want {

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/containerd-snap/snap/config"
 	"github.com/containerd-snap/snap/shim/cgroup"
 	"github.com/containerd-snap/snap/shim/libct"
 	"github.com/containerd-snap/snap/shim/lifecycle"
@@ -30,7 +31,9 @@ type Init struct {
 	rootfs  *rootfs.Rootfs
 	io      *stdio.Session
 	rec     *recorder
-	oom     func()
+	// config is the host's, with what the container's options override.
+	config config.Config
+	oom    func()
 	// ns are the namespaces made for a restore; nil if there was none.
 	ns *libct.Namespaces
 	// exit gets how init ended, once.

@@ -25,6 +25,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/checkpoint/criu"
 	"github.com/containerd-snap/snap/checkpoint/store"
+	"github.com/containerd-snap/snap/config"
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/identity"
 	"github.com/containerd-snap/snap/shim/libct"
@@ -53,8 +54,8 @@ type Starter struct {
 	StoreErr error
 	// OnPhase, if set, is called at the end of each phase of a start.
 	OnPhase func(id, phase string)
-	// Defaults is what holds for a container whose annotations do not say otherwise.
-	Defaults spec.Settings
+	// Config is the host's configuration; options of a container may override it.
+	Config config.Config
 }
 
 // Request is what Create asks for.
@@ -98,7 +99,10 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 		return nil, invalid(err)
 	}
 	i.oci.Process.Terminal = req.Stdio.Terminal
-	settings, err := spec.ParseSettings(i.oci.Annotations, s.Defaults)
+	if i.config, err = s.Config.With("the runtime options", req.Options.Overlay); err != nil {
+		return nil, invalid(err)
+	}
+	settings, err := spec.ParseSettings(i.oci.Annotations, i.config.Settings())
 	if err != nil {
 		return nil, invalid(err)
 	}

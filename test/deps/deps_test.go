@@ -135,8 +135,14 @@ var rules = []rule{
 	{
 		of:      []string{""},
 		except:  []string{"cmd", "test"},
-		deny:    []string{module + "/shim/task", module + "/config"},
+		deny:    []string{module + "/shim/task"},
 		because: "only cmd wires",
+	},
+	{
+		of:      []string{""},
+		except:  []string{"cmd", "test", "shim/options", "shim/start"},
+		deny:    []string{module + "/config"},
+		because: "the configuration is read by cmd; below it only those know its types whose behaviour it sets",
 	},
 	{
 		of:      []string{"shim"},

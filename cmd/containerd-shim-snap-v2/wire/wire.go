@@ -74,7 +74,12 @@ func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
 		OnPhase:   hooks.Phase,
 		Defaults:  spec.DefaultSettings(),
 	}
-	if starter.Store, starter.StoreErr = openStore(); starter.StoreErr != nil {
+	if starter.Config, err = config.Load(); err != nil {
+		starter.StoreErr = err
+	} else {
+		starter.Store, starter.StoreErr = store.Open(starter.Config.Root)
+	}
+	if starter.StoreErr != nil {
 		// A node without a usable store still runs its containers.
 		log.G(ic.Context).WithError(starter.StoreErr).Warn("containers boot: no checkpoint store")
 	}
@@ -87,12 +92,4 @@ func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
 		sd.RegisterCallback(func(context.Context) error { return shim.RemoveSocket(address) })
 	}
 	return task.New(starter, queue, sd.Shutdown), nil
-}
-
-func openStore() (*store.Store, error) {
-	cfg, err := config.Load()
-	if err != nil {
-		return nil, err
-	}
-	return store.Open(cfg.Root)
 }
