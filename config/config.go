@@ -14,6 +14,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -121,19 +122,35 @@ func Load() (Config, error) {
 }
 
 // Parse reads the content of the file called name. After an error it returns the
-// defaults.
+// defaults, with the store's directory if that much can be read: what goes wrong
+// because of the error is recorded there.
 func Parse(name string, data []byte) (Config, error) {
 	c := Default()
-	if err := decode(name, data, &c, "root, ["+tableDefaults+"], ["+tableCapture+"], ["+tableLimits+"]"); err != nil {
-		return Default(), err
+	err := decode(name, data, &c, "root, ["+tableDefaults+"], ["+tableCapture+"], ["+tableLimits+"]")
+	switch {
+	case err != nil:
+		var known struct {
+			Root string `toml:"root"`
+		}
+		if toml.Unmarshal(data, &known) == nil && filepath.IsAbs(known.Root) {
+			c.Root = known.Root
+		} else {
+			c.Root = DefaultRoot
+		}
+	case !filepath.IsAbs(c.Root):
+		err = fmt.Errorf("read %s: root = %q is not an absolute path", name, c.Root)
+		c.Root = DefaultRoot
+	default:
+		if err = c.check(); err != nil {
+			err = fmt.Errorf("read %s: %w", name, err)
+		}
 	}
-	if !filepath.IsAbs(c.Root) {
-		return Default(), fmt.Errorf("read %s: root = %q is not an absolute path", name, c.Root)
+	if err != nil {
+		root := c.Root
+		c = Default()
+		c.Root = root
 	}
-	if err := c.check(); err != nil {
-		return Default(), fmt.Errorf("read %s: %w", name, err)
-	}
-	return c, nil
+	return c, err
 }
 
 // decode reads TOML over what v holds.
@@ -142,12 +159,15 @@ func decode(name string, data []byte, v any, keys string) error {
 	if err == nil {
 		return nil
 	}
-	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
-		return fmt.Errorf("read %s: unknown key; the keys are: %s; of [%s]: %s; of [%s]: %s\n%s",
-			name, keys, tableCapture, captureKeys, tableLimits, limitKeys, strict.String())
+	// One line each: errors become reasons of decisions.
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok && len(strict.Errors) > 0 {
+		row, _ := strict.Errors[0].Position()
+		return fmt.Errorf("read %s: line %d: unknown key %s; the keys are: %s; of [%s]: %s; of [%s]: %s",
+			name, row, strings.Join(strict.Errors[0].Key(), "."), keys, tableCapture, captureKeys, tableLimits, limitKeys)
 	}
 	if at, ok := errors.AsType[*toml.DecodeError](err); ok {
-		return fmt.Errorf("read %s: %w\n%s", name, err, at.String())
+		row, _ := at.Position()
+		return fmt.Errorf("read %s: line %d: %s: %w", name, row, strings.Join(at.Key(), "."), err)
 	}
 	return fmt.Errorf("read %s: %w", name, err)
 }

@@ -54,7 +54,7 @@ func TestLoadRefuses(t *testing.T) {
 		"[defaults]\nrestore = 'Sometimes'": {"snap.toml", "[defaults]", "Sometimes", "IfPresent, Required, Never"},
 		"[defaults]\nrestor = 'Never'":      {"[defaults]", "restor", "allowed keys"},
 		"[defaults]\ncheckpoint = 'web'":    {"[defaults]", "checkpoint", "one container"},
-		"[defaults]\n'restore.a' = 'Never'": {"[defaults]", "restore.a", "one container"},
+		"[defaults]\n'restore.a' = 'Never'": {"[defaults]", "restore.a", "allowed keys"},
 		"[defaults]\nrestore = 1":           {"snap.toml", "restore"},
 		"capture.allow = ['Always']":        {"[capture] allow", "Always", "OnReady and Every"},
 		"capture.min_interval = 'soon'":     {"snap.toml", "soon", "30d"},
@@ -77,6 +77,22 @@ func TestLoadRefuses(t *testing.T) {
 			if !strings.Contains(err.Error(), w) {
 				t.Errorf("%q: %v lacks %q", content, err, w)
 			}
+		}
+	}
+}
+
+// Where the store is stays known, so that the reason for a boot can be recorded.
+func TestLoadKeepsRoot(t *testing.T) {
+	for content, want := range map[string]string{
+		"root = '/srv'\n[limits]\nmax = 1":         "/srv",
+		"root = '/srv'\n[limits]\nper_image = -1":  "/srv",
+		"root = '/srv'\n[limits]\nmax_bytes = 'x'": "/srv",
+		"root = 'srv'\n[limits]\nmax = 1":          DefaultRoot,
+		"root = '/srv'\n[limits":                   DefaultRoot,
+	} {
+		c, err := load(t, content)
+		if err == nil || c.Root != want {
+			t.Errorf("%q: root %q, want %q; %v", content, c.Root, want, err)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func (n Node) Decide(ctx context.Context, c Container) (Answer, error) {
 	case req.Sandbox, req.Policy == spec.Never, len(req.Obstacles) > 0 && !demanded:
 		// Nothing needs to be looked up: the answer does not depend on it.
 	case n.Store == nil:
-		err = fmt.Errorf("the checkpoint store cannot be read: %w", n.StoreErr)
+		err = fmt.Errorf("the checkpoint store cannot be used: %w", n.StoreErr)
 	default:
 		err = q.lookUp(ctx)
 	}

@@ -71,7 +71,8 @@ func (o *Options) parse(name string, body []byte) error {
 	all := map[string]any{}
 	if err := toml.Unmarshal(body, &all); err != nil {
 		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
-			return fmt.Errorf("read %s: %w\n%s", name, err, at.String())
+			row, _ := at.Position()
+			return fmt.Errorf("read %s: line %d: %w", name, row, err)
 		}
 		return fmt.Errorf("read %s: %w", name, err)
 	}

@@ -108,8 +108,8 @@ func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (checkp
 // capturable refuses at the earliest moment what could never be restored.
 func (i *Init) capturable(req Capture) error {
 	st := i.starter.Store
-	if st == nil {
-		return fmt.Errorf("the checkpoint store cannot be opened: %w", i.starter.StoreErr)
+	if err := i.starter.StoreErr; err != nil {
+		return fmt.Errorf("the checkpoint store cannot be used: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	if spec.IsSandbox(i.oci) {
 		return fmt.Errorf("container %s is a pod sandbox, which is never restored: %w", i.req.ID, errdefs.ErrFailedPrecondition)

@@ -77,7 +77,10 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 	if i.req.Checkpoint != "" {
 		return s.planDirectory(i)
 	}
-	node := decide.Node{Store: s.Store, StoreErr: s.StoreErr, Facts: s.hostFacts}
+	node := decide.Node{Store: s.Store, Facts: s.hostFacts}
+	if s.StoreErr != nil {
+		node.Store, node.StoreErr = nil, fmt.Errorf("%w: %w", s.StoreErr, errdefs.ErrFailedPrecondition)
+	}
 	answer, err := node.Decide(ctx, decide.Container{
 		OCI:      i.oci,
 		Settings: settings,

@@ -48,8 +48,9 @@ type Starter struct {
 	Address string
 	// Images says what a container is made of.
 	Images Identifier
-	// Store is the node's registry of checkpoints. Nil, with StoreErr, if it
-	// could not be opened: containers then boot.
+	// Store is the node's registry of checkpoints; nil if it could not be opened.
+	// StoreErr is why it must not be used but for the records of starts: containers
+	// then boot.
 	Store    *store.Store
 	StoreErr error
 	// OnPhase, if set, is called at the end of each phase of a start.

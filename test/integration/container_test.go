@@ -50,6 +50,8 @@ type want struct {
 	stdin       bool
 	id          string
 	opts        []oci.SpecOpts
+	// options are the runtime's; nil for none.
+	options any
 }
 
 // probeOf wants a container that runs the probe.
@@ -118,7 +120,7 @@ func makeContainer(t *testing.T, n *harness.Node, w want) (*container, error) {
 	c.Container, err = n.Client().NewContainer(ctx, id,
 		client.WithImage(image),
 		client.WithNewSnapshot(id, image),
-		client.WithRuntime(harness.Runtime, nil),
+		client.WithRuntime(harness.Runtime, w.options),
 		client.WithNewSpec(opts...))
 	return c, err
 }

@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"cmp"
 	"context"
 	"os"
 
@@ -17,7 +18,6 @@ import (
 
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/config"
-	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/events"
 	"github.com/containerd-snap/snap/shim/identity"
 	"github.com/containerd-snap/snap/shim/libct"
@@ -72,16 +72,13 @@ func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
 		Address:   os.Getenv(manager.EnvAddress),
 		Images:    identity.Client{Address: ic.Properties[plugins.PropertyGRPCAddress]},
 		OnPhase:   hooks.Phase,
-		Defaults:  spec.DefaultSettings(),
 	}
-	if starter.Config, err = config.Load(); err != nil {
-		starter.StoreErr = err
-	} else {
-		starter.Store, starter.StoreErr = store.Open(starter.Config.Root)
-	}
-	if starter.StoreErr != nil {
-		// A node without a usable store still runs its containers.
-		log.G(ic.Context).WithError(starter.StoreErr).Warn("containers boot: no checkpoint store")
+	var configErr error
+	starter.Config, configErr = config.Load()
+	starter.Store, err = store.Open(starter.Config.Root)
+	if starter.StoreErr = cmp.Or(configErr, err); starter.StoreErr != nil {
+		// A node without a usable configuration or store still runs its containers.
+		log.G(ic.Context).WithError(starter.StoreErr).Warn("containers boot: the checkpoint store cannot be used")
 	}
 	queue := events.NewQueue(ic.Context, publisher.Publish)
 	sd.RegisterCallback(func(ctx context.Context) error {

@@ -1,0 +1,86 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	"github.com/containerd/errdefs"
+
+	"github.com/containerd-snap/snap/shim/capture"
+	"github.com/containerd-snap/snap/test/harness"
+)
+
+// configure writes the node's snap.toml; root stays as it is.
+func configure(t *testing.T, n *harness.Node, text string) {
+	t.Helper()
+	if err := os.WriteFile(n.SnapConfig(), []byte("root = '"+n.StoreRoot+"'\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// generic are runtime options as CRI makes them of a handler's table.
+func generic(table string) *runtimeoptions.Options {
+	return &runtimeoptions.Options{ConfigBody: []byte(table)}
+}
+
+// TestConfig starts the same container under host defaults, runtime options and
+// annotations, each of which overrides the one before.
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	a := start(t, n, probeOf())
+	e := a.mustCapture(capture.Request{})
+
+	with := func(options any) want {
+		w := probeOf()
+		w.options = options
+		return w
+	}
+	configure(t, n, "[defaults]\nrestore = 'Never'\n")
+	start(t, n, with(nil)).mustBooted("restore=Never")
+	start(t, n, probeOf().annotate("restore", "IfPresent")).mustRestored(e)
+	start(t, n, with(generic("[defaults]\nrestore = 'Required'"))).mustRestored(e)
+	start(t, n, with(generic("[defaults]\nrestore = 'Required'")).annotate("restore", "Never")).mustBooted("restore=Never")
+
+	file := filepath.Join(t.TempDir(), "options.toml")
+	if err := os.WriteFile(file, []byte("Root = '"+n.Dir+"/runc'\n[defaults]\nrestore = 'Required'\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Ctr(testContext(t), "run", "-d", "--runtime", harness.Runtime, "--runtime-config-path", file,
+		"--env", "SNAP_TEST="+t.Name(), probeImage, "by-path", "/bin/probe"); err != nil {
+		t.Fatal(err)
+	}
+	adopt(t, n, "by-path").mustRestored(e)
+	if _, err := os.Stat(filepath.Join(n.Dir, "runc", n.Namespace, "by-path")); err != nil {
+		t.Errorf("the option Root: %v", err)
+	}
+
+	refused := newContainer(t, n, with(generic("SystemCgroup = true")))
+	if err := refused.create(with(nil)); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "SystemCgroup") || !strings.Contains(err.Error(), "SystemdCgroup") {
+		t.Errorf("an unknown option: %v", err)
+	}
+}
+
+// A configuration that cannot be read keeps no container from starting, unless it
+// must be restored.
+func TestBadConfig(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	a := start(t, n, probeOf())
+	e := a.mustCapture(capture.Request{})
+	configure(t, n, "[limits]\nmax_byte = 1\n")
+	b := start(t, n, probeOf())
+	if _, code := b.exec("true"); code != 0 {
+		t.Errorf("it does not run: %d", code)
+	}
+	b.mustBooted("max_byte")
+	demanded := newContainer(t, n, probeOf().annotate("restore", "Required"))
+	if err := demanded.create(probeOf()); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "max_byte") {
+		t.Errorf("with restore=Required: %v", err)
+	}
+	configure(t, n, "")
+	start(t, n, probeOf()).mustRestored(e)
+}
