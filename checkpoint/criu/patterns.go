@@ -93,6 +93,8 @@ var patterns = []pattern{
 	{"Unable to freeze cgroup *", "the freezer could not stop the container's cgroup $1", "a process in uninterruptible sleep (state D) prevents it: find it with ps"},
 	{"vdso: Unexpected rt vDSO area bounds", "this CRIU is too old for this kernel", "install a newer criu; `snapctl doctor` checks it"},
 
+	{"Can't get rlimit *: Operation not permitted", "CRIU lacks CAP_SYS_RESOURCE, without which it cannot read the limits of another user's processes", "let containerd run with all capabilities of root (snapctl doctor checks it), or the program as root"},
+
 	// Dump: sockets.
 	{"Connected TCP socket, consider using --tcp-established", "a process holds an established TCP connection", "capture with `snapctl create`, which leaves connections out, or close it before"},
 	{"In-flight connection (*) for", "a TCP connection waits to be accepted or is being made", "capture with `snapctl create`, which leaves it out, or when the server has accepted it"},

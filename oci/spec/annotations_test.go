@@ -2,10 +2,12 @@ package spec
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/checkpoint"
 )
@@ -27,7 +29,9 @@ func TestParseSettings(t *testing.T) {
 		"addressed":       {map[string]string{web: "web", Prefix + "restore.web": "Never"}, Settings{Restore: Never}},
 		"overrides":       {map[string]string{web: "web", Prefix + "restore.web": "Never", Prefix + "restore": "Required"}, Settings{Restore: Never}},
 		"other container": {map[string]string{web: "db", Prefix + "restore.web": "Never", Prefix + "restore": "Required"}, Settings{Restore: Required}},
-		"no container":    {map[string]string{Prefix + "restore.web": "Never", Prefix + "checkpoint.web": "x"}, Settings{Restore: IfPresent}},
+		"what comes after": {map[string]string{Prefix + "after-restore": "signal:HUP;exec:/bin/a b", Prefix + "identity": "/run/snap"},
+			Settings{Restore: IfPresent, AfterRestore: []Action{{Signal: unix.SIGHUP}, {Exec: []string{"/bin/a", "b"}}}, Identity: "/run/snap"}},
+		"no container": {map[string]string{Prefix + "restore.web": "Never", Prefix + "checkpoint.web": "x"}, Settings{Restore: IfPresent}},
 		"each its own": {map[string]string{web: "web", Prefix + "checkpoint.web": "w", Prefix + "checkpoint.db": "d", Prefix + "restore.db": "Never"},
 			Settings{Restore: IfPresent, Checkpoint: "w"}},
 		"an address overrides a conflict": {map[string]string{web: "web", Prefix + "restore": "Never", Prefix + "restore.web": "Required", Prefix + "checkpoint.web": "w"},
@@ -38,7 +42,7 @@ func TestParseSettings(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != test.want {
+			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("settings are %+v, want %+v", got, test.want)
 			}
 		})
@@ -89,7 +93,7 @@ func TestAnnotationsOverrideTheDefaults(t *testing.T) {
 		"a checkpoint": {map[string]string{Prefix + "checkpoint": "web"}, Settings{Restore: IfPresent, Checkpoint: "web", ResumeKey: "k"}},
 		"resume key":   {map[string]string{Prefix + "resume-key": "job"}, Settings{Restore: Never, ResumeKey: "job"}},
 	} {
-		if got, err := ParseSettings(test.in, defaults); err != nil || got != test.want {
+		if got, err := ParseSettings(test.in, defaults); err != nil || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: settings are %+v (%v), want %+v", name, got, err, test.want)
 		}
 	}
@@ -104,7 +108,7 @@ func TestSetNamesWhatIsAllowed(t *testing.T) {
 		if err := s.Set(test.key, test.value); !errors.Is(err, checkpoint.ErrInvalid) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s=%s: %v, want %q", test.key, test.value, err, test.want)
 		}
-		if s != DefaultSettings() {
+		if !reflect.DeepEqual(s, DefaultSettings()) {
 			t.Errorf("%s=%s changed the settings to %+v", test.key, test.value, s)
 		}
 	}
@@ -150,7 +154,7 @@ func FuzzParseSettings(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2, container string) {
 		got, err := ParseSettings(map[string]string{Prefix + key1: value1, Prefix + key2: value2, criContainerName: container}, DefaultSettings())
 		if err != nil {
-			if !errors.Is(err, checkpoint.ErrInvalid) || got != (Settings{}) {
+			if !errors.Is(err, checkpoint.ErrInvalid) || !reflect.DeepEqual(got, Settings{}) {
 				t.Fatalf("got %+v and %v, want nothing and ErrInvalid", got, err)
 			}
 			return

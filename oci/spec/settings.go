@@ -3,6 +3,7 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"unicode"
@@ -34,6 +35,11 @@ type Settings struct {
 	// ResumeKey is the identity that the container's resume points belong to;
 	// empty for its own (see Owner).
 	ResumeKey string
+	// AfterRestore is what is done to the program after a restore, in order.
+	AfterRestore []Action
+	// Identity is where the directory that tells the program who it is gets
+	// mounted, an absolute path; empty for nowhere.
+	Identity string
 }
 
 // DefaultSettings is what holds where nobody says otherwise.
@@ -70,6 +76,13 @@ var settings = []setting{
 	{"resume-key", fmt.Sprintf("a word of at most %d bytes", maxReference), func(s *Settings, v string) error {
 		return word(&s.ResumeKey, v, maxReference)
 	}},
+	{"after-restore", actionGrammar, func(s *Settings, v string) (err error) {
+		s.AfterRestore, err = parseActions(v)
+		return err
+	}},
+	{"identity", "an absolute path in the container, clean and not / or below /proc or /sys", func(s *Settings, v string) error {
+		return containerPath(&s.Identity, v)
+	}},
 }
 
 // maxReference bounds a reference to a checkpoint and a resume key, in bytes; the
@@ -82,6 +95,18 @@ func oneOf[T ~string](to *T, value string, allowed ...T) error {
 		return errGrammar
 	}
 	*to = T(value)
+	return nil
+}
+
+// containerPath reads a path in the container at which something can be mounted.
+func containerPath(to *string, value string) error {
+	below := func(dir string) bool { return value == dir || strings.HasPrefix(value, dir+"/") }
+	if err := word(to, value, maxReference); err != nil {
+		return err
+	}
+	if !path.IsAbs(value) || path.Clean(value) != value || value == "/" || below("/proc") || below("/sys") {
+		return errGrammar
+	}
 	return nil
 }
 

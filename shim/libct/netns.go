@@ -24,6 +24,29 @@ type Namespaces struct {
 	Hostname, Domainname string
 }
 
+// Hostname is the name that the container's processes see when it starts.
+func Hostname(s *specs.Spec) (string, error) {
+	path := ""
+	for _, ns := range s.Linux.Namespaces {
+		if ns.Type != specs.UTSNamespace {
+			continue
+		}
+		if path = ns.Path; path == "" && s.Hostname != "" {
+			return s.Hostname, nil
+		}
+	}
+	n := &Namespaces{}
+	errc := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good, as in NewNamespaces
+		errc <- n.readNames(path)
+	}()
+	if err := <-errc; err != nil {
+		return "", fmt.Errorf("read the hostname: %w", err)
+	}
+	return n.Hostname, nil
+}
+
 // NewNamespaces makes those of the two that the spec asks to be new.
 func NewNamespaces(s *specs.Spec) (*Namespaces, error) {
 	var flags int

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/config"
+	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/cgroup"
 	"github.com/containerd-snap/snap/shim/libct"
 	"github.com/containerd-snap/snap/shim/lifecycle"
@@ -34,6 +35,10 @@ type Init struct {
 	// config is the host's, with what the container's options override.
 	config config.Config
 	oom    func()
+	// settings are what the annotations ask for.
+	settings spec.Settings
+	// identity tells the program who it is; nil if it did not ask.
+	identity *identityDir
 	// ns are the namespaces made for a restore; nil if there was none.
 	ns *libct.Namespaces
 	// exit gets how init ended, once.
@@ -230,11 +235,21 @@ func (i *Init) release(ctx context.Context, l *live) error {
 // finish lets the held restore go on. After an error nothing of the attempt is
 // left but the namespaces, which the boot that follows joins.
 func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
+	if err := i.identity.write(i.oci, i.plan.source()); err != nil {
+		ok, aerr := rs.Abort()
+		if !ok {
+			return libct.ErrAborted
+		}
+		return errors.Join(err, aerr, i.undoRootfs())
+	}
 	c, p, err := rs.Finish(ctx)
 	if err == nil {
 		i.rec.phase("restore")
 		i.reapply(ctx, c)
-		if err = i.adopt(ctx, c, p); err != nil {
+		if err = i.afterRestore(ctx, c, p); err == nil {
+			err = i.adopt(ctx, c, p)
+		}
+		if err != nil {
 			err = errors.Join(err, discard(c, p))
 		}
 	}

@@ -62,6 +62,14 @@ func (p *plan) letGo() {
 	})
 }
 
+// source is the digest of the checkpoint, or the directory of images.
+func (p *plan) source() string {
+	if p.entry != nil {
+		return p.entry.Digest
+	}
+	return p.images
+}
+
 // verify checks the images before CRIU sees them.
 func (p *plan) verify(st *store.Store) error {
 	if p.entry != nil {

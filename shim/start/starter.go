@@ -103,8 +103,7 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 	if i.config, err = s.Config.With("the runtime options", req.Options.Overlay); err != nil {
 		return nil, invalid(err)
 	}
-	settings, err := spec.ParseSettings(i.oci.Annotations, i.config.Settings())
-	if err != nil {
+	if i.settings, err = spec.ParseSettings(i.oci.Annotations, i.config.Settings()); err != nil {
 		return nil, invalid(err)
 	}
 	std := stdio.Config(req.Stdio)
@@ -114,8 +113,11 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 	if err := req.Options.Write(req.Bundle); err != nil {
 		return nil, err
 	}
+	if i.identity, err = newIdentityDir(req.Bundle, i.settings, i.oci); err != nil {
+		return nil, invalid(err)
+	}
 	i.rec.phase("spec")
-	p, err := s.plan(ctx, i, settings)
+	p, err := s.plan(ctx, i, i.settings)
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +176,9 @@ func containerSpec(id, bundle string, oci *specs.Spec, o options.Options) libct.
 
 // boot mounts the root file system and makes an init that waits for Start.
 func (i *Init) boot(ctx context.Context) (retErr error) {
+	if err := i.identity.write(i.oci, ""); err != nil {
+		return err
+	}
 	if err := i.rootfs.Mount(); err != nil {
 		return err
 	}
