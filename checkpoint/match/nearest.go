@@ -14,8 +14,29 @@ type Miss struct {
 	Name   string `json:"name,omitempty"`
 	// SameImage says that it was captured from the same image.
 	SameImage bool `json:"sameImage"`
-	// Differs says in words, as spec.Describe, what differs; never empty.
+	// Differs says in words, as spec.Describe, what differs, the most telling first;
+	// never empty.
 	Differs []string `json:"differs"`
+	// First is the first of these, with both values.
+	First spec.Difference `json:"first"`
+}
+
+// Compare says in what a checkpoint's fingerprint differs from a container's; ok is false
+// if it does not.
+func Compare(fp checkpoint.Fingerprint, e checkpoint.Entry) (m Miss, ok bool) {
+	all := spec.Differences(fp, e.Checkpoint.Fingerprint)
+	if len(all) == 0 {
+		return Miss{}, false
+	}
+	image, known := fp[spec.FieldImage]
+	m = Miss{
+		Digest: e.Digest, Name: e.Name, First: all[0], Differs: make([]string, 0, len(all)),
+		SameImage: known && e.Checkpoint.Fingerprint[spec.FieldImage] == image,
+	}
+	for _, d := range all {
+		m.Differs = append(m.Differs, d.Words)
+	}
+	return m, true
 }
 
 // Nearest returns the checkpoints that come nearest to fitting a container
@@ -29,14 +50,9 @@ func Nearest(fp checkpoint.Fingerprint, all []checkpoint.Entry, n int) []Miss {
 	}
 	var found []near
 	for _, e := range all {
-		fields := fp.Diff(e.Checkpoint.Fingerprint)
-		if len(fields) == 0 {
+		m, ok := Compare(fp, e)
+		if !ok {
 			continue
-		}
-		image, known := fp[spec.FieldImage]
-		m := Miss{
-			Digest: e.Digest, Name: e.Name, Differs: fields,
-			SameImage: known && e.Checkpoint.Fingerprint[spec.FieldImage] == image,
 		}
 		found = append(found, near{m, e})
 	}
@@ -58,9 +74,6 @@ func Nearest(fp checkpoint.Fingerprint, all []checkpoint.Entry, n int) []Miss {
 	found = found[:min(len(found), max(n, 0))]
 	misses := make([]Miss, 0, len(found))
 	for _, f := range found {
-		for i, field := range f.Differs {
-			f.Differs[i] = spec.Describe(field)
-		}
 		misses = append(misses, f.Miss)
 	}
 	return misses

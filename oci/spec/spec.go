@@ -9,6 +9,7 @@
 package spec
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -57,6 +58,9 @@ func Load(bundle string) (*specs.Spec, error) {
 	}
 	return s, nil
 }
+
+// Decode reads a spec that is not in a bundle yet as Load reads one from the bundle dir.
+func Decode(raw []byte, dir string) (*specs.Spec, error) { return parse(bytes.NewReader(raw), dir) }
 
 // parse decodes and checks a spec, and makes its paths absolute against dir.
 func parse(r io.Reader, dir string) (*specs.Spec, error) {

@@ -32,7 +32,8 @@ With --json the registered checkpoint is printed as in 'snapctl inspect --json'.
 		Example: `  snapctl create web --name web-ready
   snapctl create web --name web-ready --replace    # the name moves on to the new one
   snapctl create -n k8s.io 3f4e... --stop`,
-		Args: exactly(1, "one CONTAINER"),
+		Args:              exactly(1, "one CONTAINER"),
+		ValidArgsFunction: a.completeStarted,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Container = args[0]
 			if req.Timeout <= 0 {

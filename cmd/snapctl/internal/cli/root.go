@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/containerd-snap/snap/cmd/snapctl/internal/daemon"
 	"github.com/containerd-snap/snap/config"
 )
 
@@ -71,6 +72,11 @@ func namespaceFlag(cmd *cobra.Command, into *string) {
 		ns = "default"
 	}
 	cmd.Flags().StringVarP(into, "namespace", "n", ns, "containerd's `NAMESPACE` of the container")
+}
+
+// addressFlag adds -a to a command that asks containerd.
+func addressFlag(cmd *cobra.Command, into *string) {
+	cmd.Flags().StringVarP(into, "address", "a", daemon.DefaultAddress(), "containerd's `SOCKET`")
 }
 
 func jsonFlag(cmd *cobra.Command, into *bool, what string) {

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/human"
-	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
 )
 
 func (a *app) listCommand() *cobra.Command {
@@ -79,7 +78,7 @@ With --json it is printed as one element of 'snapctl ls --json'.`,
 		Example: `  snapctl inspect web-ready
   snapctl inspect 0123456 --json | jq .checkpoint.fingerprint`,
 		Args:              exactly(1, "one REF"),
-		ValidArgsFunction: a.completeRefs,
+		ValidArgsFunction: a.completeOneRef,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := a.report(cmd.Context(), cmd)
 			if err != nil {
@@ -93,58 +92,4 @@ With --json it is printed as one element of 'snapctl ls --json'.`,
 	}
 	jsonFlag(cmd, &asJSON, "the checkpoint")
 	return cmd
-}
-
-func (a *app) explainCommand() *cobra.Command {
-	var asJSON bool
-	var namespace string
-	cmd := &cobra.Command{
-		Use:   "explain CONTAINER",
-		Short: "Say how a container started last, and why so",
-		Long: `Say how a container started last: what was decided and why, what became of it, and
-how long each part took. If it booted, the registered checkpoints that come
-nearest to fitting it are named, with what differs.
-
-What is recorded outlives the container; the last 1000 starts are kept.
-
-With --json: {"start": {"namespace", "container", "bundle", "shimPid", "address", "pid",
-"at", "decision": {"action": "boot"|"restore", "reason", "digest", "name", "demanded",
-"verdicts": [{"digest", "name", "fits", "reason"}]}, "outcome": "boot"|"restore",
-"fallback", "error", "fingerprint": {FIELD: VALUE}, "phases": [{"name", "ms"}]},
-"nearMisses": [{"digest", "name", "sameImage", "differs": [TEXT]}]}`,
-		Example: `  snapctl explain web2
-  snapctl explain -n k8s.io 3f4e... --json | jq .start.decision.reason`,
-		Args: exactly(1, "one CONTAINER"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := a.report(cmd.Context(), cmd)
-			if err != nil {
-				return err
-			}
-			x, err := r.Explain(namespace, args[0])
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return report.JSON(cmd.OutOrStdout(), x)
-			}
-			return x.Write(r)
-		},
-	}
-	namespaceFlag(cmd, &namespace)
-	jsonFlag(cmd, &asJSON, "the explanation")
-	return cmd
-}
-
-// completeRefs offers the shell the names of checkpoints, or digests of those that
-// have none.
-func (a *app) completeRefs(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	st, err := a.openStore()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	entries, err := st.List()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return report.Refs(entries), cobra.ShellCompDirectiveNoFileComp
 }

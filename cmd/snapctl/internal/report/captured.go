@@ -3,10 +3,41 @@ package report
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/human"
 )
+
+// Capture is a registered checkpoint, by what its container's operator asks for.
+type Capture struct {
+	Digest    string    `json:"digest"`
+	Name      string    `json:"name,omitempty"`
+	CreatedAt time.Time `json:"createdAt"`
+	Bytes     int64     `json:"bytes"`
+	// Status is that of `snapctl ls`, Why its reason unless it is ready.
+	Status string `json:"status"`
+	Why    string `json:"why,omitempty"`
+}
+
+func (r *Report) capturesOf(e checkpoint.Entry) Capture {
+	status, why := Status(e, r.Host)
+	return Capture{
+		Digest: e.Digest, Name: e.Name, CreatedAt: e.Checkpoint.CreatedAt, Bytes: e.Checkpoint.Bytes(), Status: status, Why: why,
+	}
+}
+
+func captureRows(r *Report, all []Capture) []row {
+	rows := make([]row, 0, len(all))
+	for _, c := range all {
+		status := c.Status
+		if c.Why != "" {
+			status += ": " + c.Why
+		}
+		rows = append(rows, row{human.Text(ref(c.Name, c.Digest)), r.ago(c.CreatedAt), human.Bytes(c.Bytes), human.Text(status)})
+	}
+	return rows
+}
 
 // Captured writes what a capture came to; stopped says that it ended the container.
 func Captured(w io.Writer, e checkpoint.Entry, stopped bool) error {

@@ -2,13 +2,18 @@ package report
 
 import (
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/checkpoint/criu"
 	"github.com/containerd-snap/snap/checkpoint/match"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/human"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/record"
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 // maxMisses is the number of near misses that are named.
@@ -20,8 +25,14 @@ type Explanation struct {
 	// NearMisses are the registered checkpoints that come nearest to the
 	// container's fingerprint without having it; empty if that was not computed.
 	NearMisses []match.Miss `json:"nearMisses"`
-	// same are those that have the fingerprint.
-	same []checkpoint.Entry
+	// Captures are the registered checkpoints that were taken of the container.
+	Captures []Capture `json:"captures"`
+	// FailedCapture is why its last capture failed, in words for what CRIU said; nil
+	// if it did not.
+	FailedCapture *criu.Diagnosis `json:"failedCapture,omitempty"`
+	// same are those that have the fingerprint, considered those that were
+	// considered at the start and are still registered.
+	same, considered []checkpoint.Entry
 }
 
 // Explain returns what is known of a container's last start. The error wraps
@@ -31,21 +42,53 @@ func (r *Report) Explain(namespace, container string) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	x := Explanation{Start: start, NearMisses: []match.Miss{}}
-	if len(start.Fingerprint) == 0 {
-		return x, nil
-	}
+	x := Explanation{Start: start, NearMisses: []match.Miss{}, Captures: []Capture{}, FailedCapture: failedCapture(start.Bundle)}
 	all, err := r.Store.List()
 	if err != nil {
 		return Explanation{}, err
 	}
-	x.NearMisses = match.Nearest(start.Fingerprint, all, maxMisses)
 	for _, e := range all {
-		if len(start.Fingerprint.Diff(e.Checkpoint.Fingerprint)) == 0 {
+		if s := e.Checkpoint.Source; s.Namespace == namespace && s.Container == container {
+			x.Captures = append(x.Captures, r.capturesOf(e))
+		}
+		if slices.ContainsFunc(start.Decision.Verdicts, func(v checkpoint.Verdict) bool { return v.Digest == e.Digest }) {
+			x.considered = append(x.considered, e)
+		}
+		if len(start.Fingerprint) > 0 && maps.Equal(start.Fingerprint, e.Checkpoint.Fingerprint) {
 			x.same = append(x.same, e)
 		}
 	}
+	if len(start.Fingerprint) > 0 {
+		x.NearMisses = misses(start.Fingerprint, all, x.considered)
+	}
 	return x, nil
+}
+
+// misses are the nearest checkpoints with another fingerprint, and all of those that were
+// considered.
+func misses(fp checkpoint.Fingerprint, all, considered []checkpoint.Entry) []match.Miss {
+	found := match.Nearest(fp, all, maxMisses)
+	for _, e := range considered {
+		known := slices.ContainsFunc(found, func(m match.Miss) bool { return m.Digest == e.Digest })
+		if m, differs := match.Compare(fp, e); differs && !known {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+// failedCapture reads the log of the last capture below a bundle; nil if there is none,
+// or if it succeeded.
+func failedCapture(bundle string) *criu.Diagnosis {
+	log := filepath.Join(bundle, "criu", "dump.log")
+	if _, err := os.Stat(log); err != nil {
+		return nil
+	}
+	d := criu.DiagnoseFile(log)
+	if d.Cause == "" {
+		return nil
+	}
+	return &d
 }
 
 // Write writes the explanation for people.
@@ -53,12 +96,29 @@ func (x Explanation) Write(r *Report) error {
 	s := sections{out: r.Out}
 	s.add("Start", x.startRows(r)...)
 	s.add("Phases", x.phaseRows()...)
-	s.add("Considered", x.verdictRows()...)
+	s.add("Considered", verdictRows(x.Start.Decision.Verdicts)...)
+	s.add("Failures", x.failureRows()...)
 	if x.Start.Outcome != checkpoint.Restore {
 		s.add("Since then", x.sinceRows(r)...)
 		s.add("Near misses", x.missRows()...)
 	}
+	s.add("Captures of this container", captureRows(r, x.Captures)...)
 	return s.err
+}
+
+// failureRows tell of restores from the checkpoints that were considered, and of the
+// last capture.
+func (x Explanation) failureRows() []row {
+	var rows []row
+	for _, e := range x.considered {
+		if n := e.State.Failures; n > 0 {
+			rows = append(rows, pair(ref(e.Name, e.Digest), fmt.Sprintf("%s failed in a row, last: %s", human.Count(n, "restore"), e.State.LastFailure)))
+		}
+	}
+	if x.FailedCapture != nil {
+		rows = append(rows, pair("last capture", x.FailedCapture.String()))
+	}
+	return rows
 }
 
 func (x Explanation) startRows(r *Report) []row {
@@ -119,9 +179,9 @@ func (x Explanation) phaseRows() []row {
 	return rows
 }
 
-func (x Explanation) verdictRows() []row {
-	rows := make([]row, 0, len(x.Start.Decision.Verdicts))
-	for _, v := range x.Start.Decision.Verdicts {
+func verdictRows(verdicts []checkpoint.Verdict) []row {
+	rows := make([]row, 0, len(verdicts))
+	for _, v := range verdicts {
 		verdict := "fits"
 		if !v.Fits {
 			verdict = "does not fit: " + v.Reason
@@ -156,11 +216,47 @@ func (x Explanation) missRows() []row {
 	if len(x.Start.Fingerprint) == 0 {
 		return []row{{"not known: the start ended or was decided before the container's fingerprint was needed"}}
 	}
-	rows := make([]row, 0, len(x.NearMisses))
-	for _, m := range x.NearMisses {
-		rows = append(rows, pair(ref(m.Name, m.Digest), "no restore: "+strings.Join(m.Differs, ", ")))
+	return missRows(x.NearMisses)
+}
+
+// missRows have a checkpoint and the first field in which it differs, with both values,
+// and below it what else does.
+func missRows(misses []match.Miss) []row {
+	rows := make([]row, 0, len(misses))
+	for _, m := range misses {
+		rows = append(rows, pair(ref(m.Name, m.Digest), difference(m.First)))
+		for i, line := range wrap(commas(m.Differs[1:]), lineWidth) {
+			if i == 0 {
+				line = "also " + line
+			}
+			rows = append(rows, row{"", human.Text(line)})
+		}
 	}
 	return rows
+}
+
+// commas makes of several texts words that enumerate them.
+func commas(texts []string) []string {
+	words := slices.Clone(texts)
+	for i := range len(words) - 1 {
+		words[i] += ","
+	}
+	return words
+}
+
+// difference writes both values of a field.
+func difference(d spec.Difference) string {
+	return fmt.Sprintf("%s: %s here, %s in the checkpoint", d.Words, value(d.Container), value(d.Checkpoint))
+}
+
+func value(v *string) string {
+	switch {
+	case v == nil:
+		return "none"
+	case *v == "":
+		return `""`
+	}
+	return *v
 }
 
 // ref names a checkpoint by name and digest.
