@@ -92,11 +92,12 @@ func TestDryRunOfImage(t *testing.T) {
 		"read-only":         {flags: []string{"--read-only"}, args: []string{"/bin/probe", "-listen", "", "-file", "/dev/shm/c"}},
 		"net-host":          {flags: []string{"--net-host"}, args: probe},
 		"mount":             {flags: []string{"--mount", "type=tmpfs,src=tmpfs,dst=/mnt,options=rw:nosuid"}, args: probe},
+		"identity":          {flags: []string{"--annotation", spec.Prefix + "identity=/run/me"}, args: probe},
 		"never":             {flags: []string{"--annotation", spec.Prefix + "restore=Never"}, args: probe},
 		"by-name":           {flags: []string{"--annotation", spec.Prefix + "checkpoint=first-ready"}, args: probe, restores: true},
 		"required, unfit":   {flags: []string{"--annotation", spec.Prefix + "restore=Required", "--env", "A=b"}, args: probe, fails: "no registered checkpoint"},
 		"no such name":      {flags: []string{"--annotation", spec.Prefix + "checkpoint=absent"}, args: probe, fails: `"absent": checkpoint not found`},
-		"an unknown policy": {flags: []string{"--annotation", spec.Prefix + "restore=Always"}, args: probe, fails: "allowed are"},
+		"an unknown policy": {flags: []string{"--annotation", spec.Prefix + "restore=Always"}, args: probe, fails: "IfPresent, Required, Never"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			told := dryRun(t, n, append(append(append([]string{}, c.flags...), probeImage, "--"), c.args...)...)

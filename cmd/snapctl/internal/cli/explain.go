@@ -15,6 +15,8 @@ import (
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/dryrun"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/human"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
+	"github.com/containerd-snap/snap/config"
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 // explain is one run of the command of that name.
@@ -253,10 +255,18 @@ func (x *explain) changed() bool {
 	return changed
 }
 
-func (x *explain) node(r *report.Report) decide.Node {
-	return decide.Node{Store: r.Store, Facts: func(ctx context.Context) (checkpoint.HostFacts, error) {
-		return decide.HostFacts(ctx, r.Store.Root())
-	}}
+func (x *explain) node(r *report.Report) dryrun.Node {
+	node := dryrun.Node{
+		Node: decide.Node{Store: r.Store, Facts: func(ctx context.Context) (checkpoint.HostFacts, error) {
+			return decide.HostFacts(ctx, r.Store.Root())
+		}},
+		Defaults: spec.DefaultSettings(),
+	}
+	// It was read when the store was opened, or --root takes its place.
+	if cfg, err := config.Load(); err == nil {
+		node.Defaults = cfg.Settings()
+	}
+	return node
 }
 
 // write writes one of the explanations.

@@ -46,8 +46,16 @@ type Plan struct {
 	Fingerprint checkpoint.Fingerprint `json:"fingerprint"`
 }
 
-// decision completes a plan: c is a container's record, whose snapshot exists.
-func (p *Plan) decide(ctx context.Context, c *client.Client, node decide.Node, record containers.Container, s *specs.Spec) error {
+// Node is where a container would start.
+type Node struct {
+	decide.Node
+	// Defaults are the settings that hold where annotations are silent: those of
+	// the host's configuration. What a runtime handler's options override is not seen.
+	Defaults spec.Settings
+}
+
+// decide completes a plan: c is a container's record, whose snapshot exists.
+func (p *Plan) decide(ctx context.Context, c *client.Client, node Node, record containers.Container, s *specs.Spec) error {
 	snapshots := c.SnapshotService(record.Snapshotter)
 	rootfs := ""
 	if record.SnapshotKey != "" {
@@ -58,8 +66,12 @@ func (p *Plan) decide(ctx context.Context, c *client.Client, node decide.Node, r
 		rootfs = st.Parent
 	}
 	p.Args = s.Process.Args
+	settings, bad := spec.ParseSettings(s.Annotations, node.Defaults)
+	if bad == nil {
+		// Where its directory comes from is no part of the fingerprint.
+		bad = settings.MountIdentity(s, "")
+	}
 	p.Fingerprint = spec.Fingerprint(s, rootfs)
-	settings, bad := spec.ParseSettings(s.Annotations)
 	if bad != nil {
 		p.Error = bad.Error()
 		return nil
@@ -88,7 +100,7 @@ func (p *Plan) decide(ctx context.Context, c *client.Client, node decide.Node, r
 
 // Container says how an existing container's task would start. Its error wraps
 // errdefs.ErrNotFound if containerd does not know it, and ErrRuns if it has a task.
-func Container(ctx context.Context, c *client.Client, node decide.Node, namespace, id string) (Plan, error) {
+func Container(ctx context.Context, c *client.Client, node Node, namespace, id string) (Plan, error) {
 	found, err := c.LoadContainer(ctx, id)
 	if err != nil {
 		return Plan{}, fmt.Errorf("find container %s in namespace %s: %w", id, namespace, err)
@@ -122,7 +134,7 @@ var ErrRuns = errors.New("the container has a task already")
 
 // Image says how `ctr run` of an image would start. Its error wraps
 // errdefs.ErrNotFound if containerd does not know the image.
-func Image(ctx context.Context, c *client.Client, node decide.Node, namespace string, w Wanted) (_ Plan, retErr error) {
+func Image(ctx context.Context, c *client.Client, node Node, namespace string, w Wanted) (_ Plan, retErr error) {
 	image, err := c.GetImage(ctx, w.Image)
 	if err != nil {
 		return Plan{}, fmt.Errorf("find image %s in namespace %s: %w", w.Image, namespace, err)
