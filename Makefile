@@ -24,7 +24,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-fuzz demo lint setup install uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-cri test-fuzz demo lint setup install uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
@@ -34,6 +34,7 @@ build: ## build both programs into bin/ (the default)
 test: ## unit tests, integration tests, then each fuzz target for FUZZTIME (root)
 	$(MAKE) --no-print-directory test-unit
 	$(MAKE) --no-print-directory test-integration
+	$(MAKE) --no-print-directory test-cri
 	$(MAKE) --no-print-directory test-fuzz
 
 test-unit: setup ## unit tests with the race detector (root)
@@ -43,6 +44,11 @@ test-unit: setup ## unit tests with the race detector (root)
 test-integration: setup ## tests through containerd, with real containers (root)
 	$(MAKE) --no-print-directory build
 	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 20m ./test/integration/...
+
+test-cri: setup ## tests through Kubernetes' container runtime interface, with real pods (root)
+	@$(SETUP)/go-tools cni
+	$(MAKE) --no-print-directory build
+	cd test/cri && $(RUN) ../../tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 10m ./...
 
 test-fuzz: setup ## each fuzz target for FUZZTIME (3s)
 	$(RUN) GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/in-private-ns tools/fuzz
@@ -59,8 +65,8 @@ lint: ## check format, vet, golangci-lint and the syntax of scripts
 		! head -n1 "$$f" | grep -q '^#!/bin/\(ba\)\?sh' || bash -n "$$f" || exit 1; done
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); \
 		[ -z "$$unformatted" ] || { echo "gofmt these:" $$unformatted; exit 1; }
-	$(GO) vet -tags seccomp ./...
-	$(TOOLS)/bin/golangci-lint run
+	$(GO) vet -tags seccomp ./... && cd test/cri && $(GO) vet -tags seccomp ./...
+	$(TOOLS)/bin/golangci-lint run && cd test/cri && $(TOOLS)/bin/golangci-lint run
 
 setup: ## install what tests and demo use: packages, CRIU, containerd, images (root)
 	@$(SETUP)/packages test
@@ -83,7 +89,7 @@ clean: ## remove what was built here
 	rm -rf bin out
 
 distclean: clean ## also remove what setup installed
-	rm -rf $(addprefix '$(TOOLS)'/,apt bin criu images stamps .lock)
+	rm -rf $(addprefix '$(TOOLS)'/,apt bin cni criu images stamps .lock)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -59,8 +59,8 @@ func (n *Node) Leftovers() (Leftovers, error) {
 	return l, errors.Join(errs[:]...)
 }
 
-// processes finds those that name the node's directory or namespace, in their
-// arguments or environment, those in a cgroup of the namespace, and the children
+// processes finds those that name the node's directory or its unique name, in
+// their arguments or environment, those in a cgroup of the node, and the children
 // of either.
 func (n *Node) processes() ([]Process, error) {
 	all, err := Processes()
@@ -87,9 +87,9 @@ func (n *Node) processes() ([]Process, error) {
 }
 
 func (n *Node) owns(p Process) bool {
-	inCgroup := slices.ContainsFunc(p.Cgroups, func(line string) bool { return strings.Contains(line, ":/"+n.Namespace+"/") })
+	inCgroup := slices.ContainsFunc(p.Cgroups, func(line string) bool { return strings.Contains(line, ":/"+n.CgroupParent+"/") })
 	names := slices.ContainsFunc(p.Args, func(arg string) bool {
-		return arg == n.Namespace || strings.HasPrefix(arg, n.Dir+"/")
+		return arg == n.CgroupParent || strings.HasPrefix(arg, n.Dir+"/")
 	})
 	// What CRIU leaves when it is killed has neither, but the shim's environment.
 	inherits := slices.Contains(p.Env, envConfig+"="+n.SnapConfig())
@@ -113,9 +113,8 @@ func (n *Node) mounts() ([]string, error) {
 	return found, nil
 }
 
-// cgroups finds the directories below the namespace's cgroups. The parent that
-// is named after the namespace is made with the first container and stays, as
-// under every runtime.
+// cgroups finds the directories below the node's cgroup parent, which is made
+// with the first container and stays, as under every runtime.
 func (n *Node) cgroups() ([]string, error) {
 	var found []string
 	for _, top := range n.cgroupTops() {
@@ -135,11 +134,11 @@ func (n *Node) cgroups() ([]string, error) {
 	return found, nil
 }
 
-// cgroupTops are the cgroups named after the namespace, one a hierarchy.
+// cgroupTops are the node's cgroup parent, one a hierarchy.
 func (n *Node) cgroupTops() []string {
 	var tops []string
 	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		found, err := filepath.Glob(filepath.Join(pattern, n.Namespace))
+		found, err := filepath.Glob(filepath.Join(pattern, n.CgroupParent))
 		if err == nil {
 			tops = append(tops, found...)
 		}
@@ -154,6 +153,8 @@ func (n *Node) files() ([]string, error) {
 		n.path("state", "io.containerd.runtime.v2.task", n.Namespace, "*"),
 		n.path("root", "io.containerd.runtime.v2.task", n.Namespace, "*"),
 		n.path("s", "*"),
+		n.path("state", "io.containerd.grpc.v1.cri", "*", "*"),
+		n.path("root", "io.containerd.grpc.v1.cri", "*", "*"),
 		filepath.Join("/run/containerd/*", n.Namespace, "*"),
 		filepath.Join(n.StoreRoot, "drafts", "*"),
 		filepath.Join(n.StoreRoot, "trash", "*"),

@@ -34,15 +34,19 @@ type Options struct {
 	CRIU string
 	// Debug makes containerd and the shims log at level debug.
 	Debug bool
+	// CRI makes the node one of Kubernetes; nil for a plain one.
+	CRI *CRI
 }
 
 // Node is a containerd of our own.
 type Node struct {
 	// Dir holds everything of the node.
 	Dir string
-	// Namespace is the containerd namespace that the node works in. It is
-	// unique, so that cgroup paths, which begin with it, are too.
+	// Namespace is the containerd namespace that the node works in.
 	Namespace string
+	// CgroupParent is the cgroup of all its containers, a unique name below the
+	// root. It is the namespace, except on a node with CRI, where pods have to ask for it.
+	CgroupParent string
 	// Address is the path of containerd's socket.
 	Address string
 	// Bin is the only directory on containerd's PATH, and so on the shims'.
@@ -53,6 +57,7 @@ type Node struct {
 	LogFile string
 
 	tools  tools
+	cri    *CRI
 	client *client.Client
 	cmd    *exec.Cmd
 	// exited is closed when containerd has exited.
@@ -77,15 +82,21 @@ func Start(ctx context.Context, o Options) (_ *Node, retErr error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the node's directory: %w", err)
 	}
+	unique := "snap-" + strings.ToLower(rand.Text()[:10])
 	n := &Node{
-		Dir:       dir,
-		Namespace: "snap-" + strings.ToLower(rand.Text()[:10]),
-		Address:   filepath.Join(dir, "containerd.sock"),
-		Bin:       filepath.Join(dir, "bin"),
-		StoreRoot: filepath.Join(dir, "store"),
-		LogFile:   filepath.Join(dir, "containerd.log"),
-		tools:     t,
-		exited:    make(chan struct{}),
+		Dir:          dir,
+		Namespace:    unique,
+		CgroupParent: unique,
+		Address:      filepath.Join(dir, "containerd.sock"),
+		Bin:          filepath.Join(dir, "bin"),
+		StoreRoot:    filepath.Join(dir, "store"),
+		LogFile:      filepath.Join(dir, "containerd.log"),
+		tools:        t,
+		cri:          o.CRI,
+		exited:       make(chan struct{}),
+	}
+	if o.CRI != nil {
+		n.Namespace = CRINamespace
 	}
 	defer func() {
 		if retErr != nil {
@@ -100,6 +111,11 @@ func Start(ctx context.Context, o Options) (_ *Node, retErr error) {
 	}
 	if err := t.fillPath(n.Bin, o); err != nil {
 		return nil, err
+	}
+	if o.CRI != nil {
+		if err := o.CRI.prepare(n); err != nil {
+			return nil, err
+		}
 	}
 	if err := n.writeConfig(); err != nil {
 		return nil, err
@@ -123,20 +139,24 @@ func (n *Node) SnapConfig() string { return n.path("snap.toml") }
 func (n *Node) configFile() string { return n.path("config.toml") }
 
 func (n *Node) writeConfig() error {
+	disabled := []string{"io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"}
+	cri := ""
+	if n.cri != nil {
+		cri = n.cri.config(n)
+	} else {
+		disabled = append(disabled, "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri")
+	}
 	containerd := fmt.Sprintf(`version = 3
 root = %[1]q
 state = %[2]q
-disabled_plugins = [
-  "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri",
-  "io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
-]
+disabled_plugins = ["%[6]s"]
 [grpc]
 address = %[3]q
 [ttrpc]
 address = %[4]q
 [plugins."io.containerd.shim.v1.manager"]
 socket_dir = %[5]q
-`, n.path("root"), n.path("state"), n.Address, n.Address+".ttrpc", n.socketDir())
+%[7]s`, n.path("root"), n.path("state"), n.Address, n.Address+".ttrpc", n.socketDir(), strings.Join(disabled, `", "`), cri)
 	if err := os.WriteFile(n.configFile(), []byte(containerd), 0o600); err != nil {
 		return err
 	}

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,6 +37,37 @@ func EnterPrivate() error {
 	}
 	args := append([]string{wrapper, self}, os.Args[1:]...)
 	return fmt.Errorf("run %s: %w", wrapper, unix.Exec(wrapper, args, append(os.Environ(), enteredEnv+"=1")))
+}
+
+// networkEnv marks a process that EnterPrivateNetwork has replaced by itself,
+// with its process id.
+const networkEnv = "SNAP_IN_PRIVATE_NETWORK"
+
+// EnterPrivateNetwork is EnterPrivate, and also makes sure that the process has
+// a network namespace of its own, with a loopback interface and nothing else:
+// what a node's network plugins make and what its programs listen on stays there.
+func EnterPrivateNetwork() error {
+	if err := EnterPrivate(); err != nil {
+		return err
+	}
+	self := strconv.Itoa(os.Getpid())
+	if os.Getenv(networkEnv) == self {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return fmt.Errorf("look for the loopback interface: %w", err)
+		}
+		return netlink.LinkSetUp(lo)
+	}
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		return fmt.Errorf("enter a private network namespace: %w", err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("enter a private network namespace: %w", err)
+	}
+	args := append([]string{unshare, "--net", program}, os.Args[1:]...)
+	return fmt.Errorf("run %s: %w", unshare, unix.Exec(unshare, args, append(os.Environ(), networkEnv+"="+self)))
 }
 
 // checkPrivate returns what is missing; nil if nothing is.

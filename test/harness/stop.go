@@ -36,6 +36,9 @@ func (n *Node) Stop(ctx context.Context) (Leftovers, error) {
 		errs = append(errs, n.client.Close())
 	}
 	errs = append(errs, n.stopDaemon(), n.Sweep())
+	if n.cri != nil {
+		errs = append(errs, n.cri.release())
+	}
 	for _, dir := range n.cgroupTops() {
 		errs = append(errs, unix.Rmdir(dir))
 	}

@@ -1,0 +1,160 @@
+// Package cri runs pods through containerd's CRI plugin, as a kubelet does, with
+// real network plugins and everything in namespaces that the test makes.
+//
+// What does not depend on checkpoints runs under our handler and under the stock
+// runtime's, and must come out the same.
+package cri
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	internalapi "k8s.io/cri-api/pkg/apis"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	remote "k8s.io/cri-client/pkg"
+
+	"github.com/containerd-snap/snap/test/harness"
+)
+
+// The images' names.
+const (
+	busyboxImage = "localhost/snap/busybox:1"
+	probeImage   = "localhost/snap/probe:1"
+	pauseImage   = "localhost/snap/pause:1"
+)
+
+// The runtime handlers' names.
+const (
+	snap  = "snap"
+	runc  = "runc"
+	tuned = "snap-tuned" // ours, with a table of options
+)
+
+// deadline bounds everything that a test waits for.
+const deadline = 30 * time.Second
+
+var (
+	node    *harness.Node
+	runtime internalapi.RuntimeService
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cri:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, retErr error) {
+	if err := harness.EnterPrivateNetwork(); err != nil {
+		return 1, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "snap-cri-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { retErr = errors.Join(retErr, os.RemoveAll(dir)) }()
+	archives, err := makeImages(ctx, dir)
+	if err != nil {
+		return 1, err
+	}
+	node, err = harness.Start(ctx, harness.Options{Stock: true, CRI: &harness.CRI{
+		PauseImage: pauseImage,
+		Handlers: []harness.Handler{
+			{Name: snap, Runtime: harness.Runtime, Network: bridge},
+			{Name: runc, Runtime: "io.containerd.runc.v2", Network: bridge},
+			{Name: tuned, Runtime: harness.Runtime, Network: ptp, Options: tunedOptions(dir)},
+		},
+	}})
+	if err != nil {
+		return 1, err
+	}
+	defer func() { retErr = errors.Join(retErr, stopNode()) }()
+	if err := connect(ctx, archives); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// connect loads the images and waits until CRI knows them.
+func connect(ctx context.Context, archives map[string]string) (err error) {
+	endpoint := "unix://" + node.Address
+	runtime, err = remote.NewRemoteRuntimeServiceBuilder().WithEndpoint(endpoint).WithConnectionTimeout(deadline).WithTracerProvider(nil).Build(ctx)
+	if err != nil {
+		return err
+	}
+	images, err := remote.NewRemoteImageServiceBuilder().WithEndpoint(endpoint).WithConnectionTimeout(deadline).WithTracerProvider(nil).Build(ctx)
+	if err != nil {
+		return err
+	}
+	for name, archive := range archives {
+		if err := node.Import(ctx, archive); err != nil {
+			return err
+		}
+		for {
+			st, err := images.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: name}, false)
+			if err != nil {
+				return fmt.Errorf("wait for image %s: %w", name, err)
+			}
+			if st.GetImage() != nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// makeImages builds the programs of the tests and puts them into images.
+func makeImages(ctx context.Context, dir string) (map[string]string, error) {
+	busybox, err := harness.Image("busybox")
+	if err != nil {
+		return nil, err
+	}
+	maker, err := harness.Tool("images")
+	if err != nil {
+		return nil, err
+	}
+	archives := map[string]string{busyboxImage: busybox}
+	for _, image := range []struct{ name, pkg, program string }{
+		{pauseImage, "github.com/containerd-snap/snap/test/images/pause", "/bin/pause"},
+		{probeImage, "github.com/containerd-snap/snap/test/integration/probe", "/bin/probe"},
+	} {
+		layer, archive := filepath.Join(dir, filepath.Base(image.program)), filepath.Join(dir, filepath.Base(image.program)+".tar")
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(layer, image.program), image.pkg)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		pack := exec.CommandContext(ctx, maker, "-o", archive, "-name", image.name, "-from", busybox, "-add", layer, image.program)
+		for _, cmd := range []*exec.Cmd{build, pack} {
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return nil, fmt.Errorf("make the image %s: %w: %s", image.name, err, out)
+			}
+		}
+		archives[image.name] = archive
+	}
+	return archives, nil
+}
+
+// stopNode stops the node. Something left over is an error: the tests have
+// removed their pods.
+func stopNode() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	left, err := node.Settle(ctx)
+	if !left.Empty() {
+		err = errors.Join(err, fmt.Errorf("something was left on the node when its pods were removed:\n%s", left))
+	}
+	_, serr := node.Stop(ctx)
+	return errors.Join(err, serr)
+}
