@@ -9,6 +9,7 @@ DESTDIR  ?=
 TOOLS    ?= .tools
 GO       ?= go
 FUZZTIME ?= 3s
+KILLS    ?= 500
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 PROGRAMS := containerd-shim-snap-v2 snapctl
@@ -24,7 +25,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-cri test-fuzz demo lint setup install uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills demo lint setup install uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
@@ -49,6 +50,9 @@ test-cri: setup ## tests through Kubernetes' container runtime interface, with r
 	@$(SETUP)/go-tools cni
 	$(MAKE) --no-print-directory build
 	cd test/cri && $(RUN) ../../tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 10m ./...
+
+test-store-kills: ## kill -9 KILLS (500) processes that capture, pin and prune in one store
+	SNAP_STORE_KILLS='$(KILLS)' $(GO) test -count=1 -timeout 30m -v -run TestKilledWhilePruning ./checkpoint/store
 
 test-fuzz: setup ## each fuzz target for FUZZTIME (3s)
 	$(RUN) GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/in-private-ns tools/fuzz

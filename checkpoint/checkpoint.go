@@ -149,6 +149,8 @@ type State struct {
 	LastFailure string `json:"lastFailure,omitempty"`
 	// LastUsed is the time of the last successful restore; zero if never.
 	LastUsed time.Time `json:"lastUsed,omitzero"`
+	// Pinned keeps the checkpoint from being removed.
+	Pinned bool `json:"pinned,omitempty"`
 	// Restores counts successful restores.
 	Restores int `json:"restores"`
 }

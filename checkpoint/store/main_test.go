@@ -26,6 +26,7 @@ var children = map[string]func(root string) error{
 	"fail":        childFail,
 	"hold":        childHold,
 	"name":        childName,
+	"retain":      childRetain,
 	"space":       childSpace,
 	"space-start": childSpaceStart,
 }

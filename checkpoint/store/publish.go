@@ -106,7 +106,7 @@ func (p *publication) clearWay() (intact bool, err error) {
 	if !errors.Is(err, checkpoint.ErrCorrupt) && !errors.Is(err, checkpoint.ErrInvalid) {
 		return false, err // not known to be damaged
 	}
-	trash, err := s.moveToTrash(p.hex)
+	trash, err := s.moveToTrash(p.hex, false)
 	if err != nil {
 		return false, fmt.Errorf("replace the damaged checkpoint %s%s: %w", digestPrefix, p.hex, err)
 	}

@@ -53,7 +53,7 @@ func (s *Store) Hold(digest string) (release func(), err error) {
 // Remove removes a checkpoint with its name and state. From the moment at which it is
 // not registered any more no reader sees it; deleting its files takes longer. Tasks that
 // run from its page file go on. Errors wrap checkpoint.ErrNotFound, or checkpoint.ErrInUse
-// while someone holds it.
+// while someone holds it or it is pinned.
 func (s *Store) Remove(digest string) error {
 	hex, err := parseDigest(digest)
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *Store) unregister(hex string) (discarded, error) {
 		dir.Close()
 	}
 	name := s.nameOf(hex)
-	trash, err := s.moveToTrash(hex)
+	trash, err := s.moveToTrash(hex, true)
 	if err != nil {
 		return discarded{}, err
 	}
@@ -104,12 +104,14 @@ func (s *Store) unregister(hex string) (discarded, error) {
 	}
 	os.Remove(s.statePath(hex))
 	os.Remove(s.path(stateDir, hex+".name"))
+	os.Remove(s.pinPath(hex))
 	return trash, nil
 }
 
 // moveToTrash renames an entry away, which nobody may hold and whose state nobody may
-// be writing. The caller holds the registry lock, and must unlock what is returned.
-func (s *Store) moveToTrash(hex string) (discarded, error) {
+// be writing. For good, it must not be pinned either. The caller holds the registry
+// lock, and must unlock what is returned.
+func (s *Store) moveToTrash(hex string, forGood bool) (discarded, error) {
 	dir, err := s.openEntryDir(hex)
 	if err != nil {
 		return discarded{}, err
@@ -124,14 +126,14 @@ func (s *Store) moveToTrash(hex string) (discarded, error) {
 		return discarded{}, err
 	}
 	trash := discarded{dir: dir, path: s.path(trashDir, hex+"-"+rand.Text())}
-	if err := s.renameAway(hex, trash); err != nil {
+	if err := s.renameAway(hex, trash, forGood); err != nil {
 		unlock(dir)
 		return discarded{}, err
 	}
 	return trash, nil
 }
 
-func (s *Store) renameAway(hex string, trash discarded) error {
+func (s *Store) renameAway(hex string, trash discarded, forGood bool) error {
 	manifest, _, err := openRegularAt(trash.dir, manifestName)
 	switch {
 	case err == nil:
@@ -141,6 +143,9 @@ func (s *Store) renameAway(hex string, trash discarded) error {
 		}
 	case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errNotRegular):
 		return err
+	}
+	if forGood && s.pinned(hex) { // under the lock that Pin takes
+		return fmt.Errorf("%w: %s%s is pinned; \"snapctl unpin\" it first", checkpoint.ErrInUse, digestPrefix, hex)
 	}
 	if err := os.Rename(s.entryDir(hex), trash.path); err != nil {
 		return err

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -58,57 +60,97 @@ func (s *Store) Clear(digest string) error {
 	return nil
 }
 
+// Pin keeps a checkpoint from being removed, until Unpin. When it returns, that is
+// durable; no kill and no power cut undoes it. Unpinning what is not pinned is no error.
+// The errors wrap checkpoint.ErrNotFound if the checkpoint is not registered any more.
+func (s *Store) Pin(digest string) error {
+	err := s.underState(digest, func(hex string) error { return s.replaceFile(s.pinPath(hex), nil, true) })
+	if err != nil {
+		return fmt.Errorf("pin checkpoint: %w", s.adviseSpace(err))
+	}
+	return nil
+}
+
+// Unpin lets a pinned checkpoint be removed again.
+func (s *Store) Unpin(digest string) error {
+	err := s.underState(digest, func(hex string) error {
+		return errors.Join(remove(s.pinPath(hex)), syncDir(s.path(stateDir)))
+	})
+	if err != nil {
+		return fmt.Errorf("unpin checkpoint: %w", err)
+	}
+	return nil
+}
+
+// pinPath is of a file that is there while the entry is pinned. It is not part of the
+// rest of the state, which is written without waiting for the disk.
+func (s *Store) pinPath(hex string) string { return s.path(stateDir, hex+".pin") }
+
+func (s *Store) pinned(hex string) bool {
+	_, err := os.Lstat(s.pinPath(hex))
+	return err == nil
+}
+
 func (s *Store) statePath(hex string) string { return s.path(stateDir, hex+".json") }
 
-// updateState changes an entry's state under the lock on its manifest, a file that
-// lives as long as the entry and is never replaced.
-func (s *Store) updateState(digest string, durable bool, change func(*checkpoint.State)) (checkpoint.State, error) {
+// updateState changes an entry's state.
+func (s *Store) updateState(digest string, durable bool, change func(*checkpoint.State)) (state checkpoint.State, err error) {
+	err = s.underState(digest, func(hex string) error {
+		state = s.readState(hex)
+		change(&state)
+		kept := state
+		kept.Pinned = false // has a file of its own
+		raw, err := json.Marshal(kept)
+		if err != nil {
+			return fmt.Errorf("encode state of %s: %w", digest, err)
+		}
+		if err := s.replaceFile(s.statePath(hex), raw, durable); err != nil {
+			return fmt.Errorf("write state of %s: %w", digest, s.adviseSpace(err))
+		}
+		return nil
+	})
+	return state, err
+}
+
+// underState calls do under the lock on the entry's manifest, a file that lives as
+// long as the entry and is never replaced.
+func (s *Store) underState(digest string, do func(hex string) error) error {
 	hex, err := parseDigest(digest)
 	if err != nil {
-		return checkpoint.State{}, err
+		return err
 	}
 	dir, err := s.openEntryDir(hex)
 	if err != nil {
-		return checkpoint.State{}, err
+		return err
 	}
 	defer dir.Close()
 	manifest, _, err := openRegularAt(dir, manifestName)
 	if err != nil {
 		if !isAt(dir, s.entryDir(hex)) {
-			return checkpoint.State{}, notRegistered(hex)
+			return notRegistered(hex)
 		}
-		return checkpoint.State{}, damage(manifestName, err)
+		return damage(manifestName, err)
 	}
 	defer unlock(manifest)
 	if err := lock(context.Background(), manifest, unix.LOCK_EX); err != nil {
-		return checkpoint.State{}, err
+		return err
 	}
 	if !isAt(dir, s.entryDir(hex)) {
-		return checkpoint.State{}, notRegistered(hex) // state without an entry must not arise
+		return notRegistered(hex) // state without an entry must not arise
 	}
-	state := s.readState(hex)
-	change(&state)
-	raw, err := json.Marshal(state)
-	if err != nil {
-		return checkpoint.State{}, fmt.Errorf("encode state of %s: %w", digest, err)
-	}
-	if err := s.replaceFile(s.statePath(hex), raw, durable); err != nil {
-		return checkpoint.State{}, fmt.Errorf("write state of %s: %w", digest, s.adviseSpace(err))
-	}
-	return state, nil
+	return do(hex)
 }
 
 // readState reads an entry's state. One that is missing, or was torn by a power cut, is
 // as good as new: the entry itself is whole, and its next failures will be counted.
 func (s *Store) readState(hex string) checkpoint.State {
-	raw, err := readFile(s.path(stateDir), hex+".json", maxState)
-	if err != nil {
-		return checkpoint.State{}
+	var state checkpoint.State
+	if raw, err := readFile(s.path(stateDir), hex+".json", maxState); err == nil {
+		if st, err := decodeState(raw); err == nil {
+			state = st
+		}
 	}
-	state, err := decodeState(raw)
-	if err != nil {
-		return checkpoint.State{}
-	}
+	state.Pinned = s.pinned(hex)
 	return state
 }
 

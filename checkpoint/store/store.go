@@ -12,6 +12,7 @@
 //	index/KEY/HEX         empty; finds entries by the key of fingerprint or owner
 //	names/NAME            the digest that the name stands for
 //	state/HEX.json        failures and last use
+//	state/HEX.pin         empty; there while the entry is pinned
 //	state/HEX.name        the name last given to the entry; true only if names/ agrees
 //	starts/NS/ID.json     the last start of a container
 //	drafts/  trash/  tmp/ being written, being deleted, about to be renamed
@@ -32,7 +33,7 @@
 //   - entries/, exclusive: the registry lock, held for the few renames that
 //     publish or remove an entry, and while Sweep collects what points to nothing;
 //   - an entry's directory, shared by Hold, exclusive for Remove;
-//   - an entry's manifest.json, exclusive while its state is rewritten;
+//   - an entry's manifest.json, exclusive while its state is rewritten or it is pinned;
 //   - a directory in drafts/ or trash/ and a file in tmp/, exclusive by its owner:
 //     what can be locked there is abandoned;
 //   - starts/, shared by writers, exclusive while old records are dropped.
