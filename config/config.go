@@ -19,6 +19,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/containerd-snap/snap/checkpoint/retain"
 	"github.com/containerd-snap/snap/oci/spec"
 )
 
@@ -248,3 +249,14 @@ const (
 	// maxCount bounds what is counted; more is a slip of the keyboard.
 	maxCount = 1 << 20
 )
+
+// Retain returns the limits as the store takes them.
+func (l Limits) Retain() retain.Limits {
+	return retain.Limits{
+		MaxBytes:     int64(l.MaxBytes),
+		PerImage:     l.PerImage,
+		MaxAge:       time.Duration(l.MaxAge),
+		MaxIdle:      time.Duration(l.MaxIdle),
+		ResumePoints: l.ResumePoints,
+	}
+}

@@ -160,7 +160,10 @@ func lastUse(e checkpoint.Entry) time.Time {
 // days writes a duration of whole days as such.
 func days(d time.Duration) string {
 	const day = 24 * time.Hour
-	if d >= day && d%day == 0 {
+	switch {
+	case d == day:
+		return "a day"
+	case d > day && d%day == 0:
 		return fmt.Sprintf("%d days", d/day)
 	}
 	return d.String()

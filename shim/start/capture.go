@@ -64,6 +64,9 @@ func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (checkp
 	if _, err := st.Sweep(); err != nil {
 		log.G(ctx).WithError(err).Warn("sweep the checkpoint store")
 	}
+	if err := i.room(l); err != nil {
+		return none, err
+	}
 	draft, err := st.NewDraft()
 	if err != nil {
 		return none, err
@@ -97,6 +100,7 @@ func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (checkp
 	if err != nil {
 		return none, notFound(err)
 	}
+	i.prune(ctx)
 	if req.Stop {
 		if err := l.c.KillAll(); err != nil {
 			return e, fmt.Errorf("end the captured task: %w", err)

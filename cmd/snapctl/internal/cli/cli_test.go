@@ -85,6 +85,21 @@ func TestExitCodes(t *testing.T) {
 		{"explain web", exitOK, "no registered checkpoint", ""},
 		{"--root " + st.Root() + " ls", exitOK, "web-ready", ""},
 
+		{"pin web-ready", exitOK, "pinned web-ready\n", ""},
+		{"ls", exitOK, "pinned", ""},
+		{"rm web-ready", exitFailed, "", "unpin"},
+		{"prune --max-bytes 1KiB --json", exitOK, `"freedBytes": 0`, ""},
+		{"unpin web-ready", exitOK, "unpinned web-ready\n", ""},
+		{"prune", exitOK, "removed 0 checkpoints, 0 B\n", ""},
+		{"prune --dry-run --max-age 1s", exitOK, "would remove 1 checkpoint", ""},
+
+		{"pin absent", exitFailed, "", "checkpoint not found"},
+		{"unpin absent", exitFailed, "", "checkpoint not found"},
+		{"pin", exitUsage, "", "at least one REF"},
+		{"prune web", exitUsage, "", "give no argument"},
+		{"prune --max-bytes lots", exitUsage, "", "50GiB"},
+		{"prune --max-idle lots", exitUsage, "", "30d"},
+
 		{"inspect absent", exitFailed, "", "snapctl: resolve \"absent\": checkpoint not found"},
 		{"rm absent", exitFailed, "", "checkpoint not found"},
 		{"clear absent", exitFailed, "", "checkpoint not found"},

@@ -32,7 +32,7 @@ With --json an array is printed, newest first, without damaged checkpoints:
       "files": [{"path", "size", "sha256", "pages"}],
       "diff": {"format", "files", "bytes", "sha256"},
       "timing": {"pauseMs", "dumpMs", "diffMs"}},
-    "state": {"failures", "lastFailure", "lastUsed", "restores"}}]
+    "state": {"failures", "lastFailure", "lastUsed", "pinned", "restores"}}]
 Sizes are bytes, times RFC 3339; a name, text or time that is empty is left out.
 host.criu is major*10000 + minor*100 + patch. Fields may be added; none of these
 changes its meaning.`,

@@ -80,6 +80,7 @@ func (r *Report) state(e checkpoint.Entry) []row {
 	}
 	rows := []row{
 		pair("status", status),
+		pair("pinned", yesNo(e.State.Pinned)),
 		pair("restores", strconv.Itoa(e.State.Restores)),
 		pair("last used", used),
 		pair("failures", strconv.Itoa(e.State.Failures)),
@@ -148,4 +149,11 @@ func wrap(words []string, width int) []string {
 		lines = append(lines, line.String())
 	}
 	return lines
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }

@@ -30,6 +30,9 @@ func (r *Report) List() error {
 	for _, e := range entries {
 		c := e.Checkpoint
 		status, _ := Status(e, r.Host)
+		if e.State.Pinned {
+			status += ", pinned"
+		}
 		rows = append(rows, row{
 			dash(e.Name),
 			shortDigest(e.Digest),

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/checkpoint/retain"
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/fixture"
 )
@@ -174,4 +175,35 @@ func TestWriteErrors(t *testing.T) {
 			t.Errorf("%s to a full disk = %v, want %v", name, err, errFull)
 		}
 	}
+}
+
+func TestPrune(t *testing.T) {
+	r, st, out := newReport(t)
+	old := fixture.Add(t, st, "web-old", fixture.Checkpoint(0))
+	held := fixture.Add(t, st, "", fixture.Checkpoint(time.Hour))
+	fixture.Add(t, st, "", fixture.Checkpoint(25*time.Hour))
+	release, err := st.Hold(held.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if err := r.Prune(NewPruning(nil, 0, false)); err != nil {
+		t.Fatal(err)
+	}
+	out.WriteString("\n")
+	for _, dryRun := range []bool{true, false} {
+		pruned, err := st.Prune(t.Context(), retain.Limits{MaxAge: 24 * time.Hour}, now, dryRun)
+		if err != nil || len(pruned) != 2 || pruned[0].Entry.Digest != old.Digest {
+			t.Fatalf("%+v, %v", pruned, err)
+		}
+		p := NewPruning(pruned, 3, dryRun)
+		if err := r.Prune(p); err != nil {
+			t.Fatal(err)
+		}
+		out.WriteString("\n")
+		if err := JSON(out, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fixture.Golden(t, "prune.txt", "", out.String())
 }

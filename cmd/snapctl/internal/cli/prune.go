@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/containerd-snap/snap/checkpoint/match"
+	"github.com/containerd-snap/snap/checkpoint/store"
+	"github.com/containerd-snap/snap/cmd/snapctl/internal/human"
+	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
+	"github.com/containerd-snap/snap/config"
+)
+
+func (a *app) pruneCommand() *cobra.Command {
+	var dryRun, asJSON bool
+	var size sizeFlag
+	var age, idle durationFlag
+	cmd := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove checkpoints that exceed the store's budgets",
+		Long: `Remove registered checkpoints until the budgets hold, as is done after each capture:
+those of [limits] in ` + config.DefaultFile + `, or those given here in their place.
+Pinned checkpoints stay, and those in use.
+
+  1. what is older than max_age goes
+  2. what was not used for max_idle goes, unless it has a name
+  3. a template without a name goes if its image's tag has moved on: if a newer one
+     differs from it in nothing but the image's content
+  4. of the resume points of a container, or of a resume-key, the newest stay
+  5. of the templates without a name of an image and command, the newest stay
+  6. while the rest is larger than max_bytes: what is quarantined, then older resume
+     points, then templates, then newest resume points; the longest unused first
+
+Abandoned files of killed captures are removed as well. The exit code is 1 if
+something stays that had to go because it is in use.
+
+With --json: {"dryRun", "removed": [{"digest", "name", "image", "bytes", "cause":
+"age"|"idle"|"moved"|"resume_points"|"per_image"|"bytes", "reason"}], "inUse": [the
+same and "inUse"], "freedBytes", "swept"}`,
+		Example: `  snapctl prune --dry-run
+  snapctl prune --max-bytes 20GiB`,
+		Args: exactly(0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, err := a.openStore()
+			if err != nil {
+				return err
+			}
+			cfg, err := config.Load()
+			if err != nil {
+				return err
+			}
+			limits := cfg.Limits
+			size.set(&limits.MaxBytes)
+			age.set(&limits.MaxAge)
+			idle.set(&limits.MaxIdle)
+			swept := 0
+			if !dryRun {
+				if swept, err = st.Sweep(); err != nil {
+					return err
+				}
+			}
+			pruned, err := st.Prune(cmd.Context(), limits.Retain(), a.env.Now(), dryRun)
+			p := report.NewPruning(pruned, swept, dryRun)
+			r := &report.Report{Out: cmd.OutOrStdout()}
+			var written error
+			if asJSON {
+				written = report.JSON(r.Out, p)
+			} else {
+				written = r.Prune(p)
+			}
+			switch {
+			case err != nil:
+				return err
+			case written == nil && len(p.InUse) > 0:
+				return fmt.Errorf("%s had to stay, in use", human.Count(len(p.InUse), "checkpoint"))
+			}
+			return written
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed, and remove nothing")
+	cmd.Flags().Var(&size, "max-bytes", "hold `SIZE` instead of limits.max_bytes")
+	cmd.Flags().Var(&age, "max-age", "hold `DURATION` instead of limits.max_age")
+	cmd.Flags().Var(&idle, "max-idle", "hold `DURATION` instead of limits.max_idle")
+	jsonFlag(cmd, &asJSON, "what was removed")
+	return cmd
+}
+
+// textFlag is a flag with the grammar that the same value has in the configuration.
+type textFlag[T any, P interface {
+	*T
+	UnmarshalText(text []byte) error
+}] struct {
+	value T
+	text  string
+}
+
+type (
+	sizeFlag     = textFlag[config.Size, *config.Size]
+	durationFlag = textFlag[config.Duration, *config.Duration]
+)
+
+// String is part of pflag.Value.
+func (f *textFlag[T, P]) String() string { return f.text }
+
+// Type is part of pflag.Value.
+func (f *textFlag[T, P]) Type() string { return "text" }
+
+// Set is part of pflag.Value.
+func (f *textFlag[T, P]) Set(text string) error {
+	f.text = text
+	return P(&f.value).UnmarshalText([]byte(text))
+}
+
+// set overrides to, if the flag was given.
+func (f *textFlag[T, P]) set(to *T) {
+	if f.text != "" {
+		*to = f.value
+	}
+}
+
+func (a *app) pinCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "pin REF...",
+		Short: "Keep checkpoints from being removed",
+		Long: `Keep registered checkpoints from being removed, whatever the budgets, until they are
+unpinned. A pin survives kills and power cuts. Only root can remove the store's files
+by other means.`,
+		Example:           `  snapctl pin web-ready`,
+		Args:              atLeastOne("REF"),
+		ValidArgsFunction: a.completeRefs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.forEach(cmd, args, asJSON, pinOne)
+		},
+	}
+	changedJSON(cmd, &asJSON)
+	return cmd
+}
+
+func (a *app) unpinCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:               "unpin REF...",
+		Short:             "Let pinned checkpoints be removed again",
+		Long:              `Let checkpoints be removed again that were pinned: by rm, and where a budget is exceeded.`,
+		Example:           `  snapctl unpin web-ready && snapctl rm web-ready`,
+		Args:              atLeastOne("REF"),
+		ValidArgsFunction: a.completeRefs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.forEach(cmd, args, asJSON, unpinOne)
+		},
+	}
+	changedJSON(cmd, &asJSON)
+	return cmd
+}
+
+func pinOne(st *store.Store, ref string) (changed, error) {
+	e, err := st.Resolve(ref)
+	c := changed{Digest: e.Digest}
+	if err != nil {
+		return c, err
+	}
+	c.said = "pinned " + match.Ref(e)
+	return c, st.Pin(e.Digest)
+}
+
+func unpinOne(st *store.Store, ref string) (changed, error) {
+	e, err := st.Resolve(ref)
+	c := changed{Digest: e.Digest}
+	if err != nil {
+		return c, err
+	}
+	c.said = "unpinned " + match.Ref(e)
+	return c, st.Unpin(e.Digest)
+}
