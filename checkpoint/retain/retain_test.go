@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,10 +50,10 @@ func point(owner string) func(*checkpoint.Entry) {
 	return func(e *checkpoint.Entry) { e.Checkpoint.Kind, e.Checkpoint.Owner = checkpoint.ResumePoint, owner }
 }
 
-// print makes the fingerprint one of args and an image's chain.
-func print(args, chain string) func(*checkpoint.Entry) {
+// chain makes the fingerprint one of args and an image's chain.
+func chain(args, image string) func(*checkpoint.Entry) {
 	return func(e *checkpoint.Entry) {
-		e.Checkpoint.Fingerprint = checkpoint.Fingerprint{"args": args, spec.FieldImage: chain}
+		e.Checkpoint.Fingerprint = checkpoint.Fingerprint{"args": args, spec.FieldImage: image}
 	}
 }
 
@@ -79,17 +80,17 @@ func TestSelect(t *testing.T) {
 		"idle, named":   {all(entry("a", 99, named)), Limits{MaxIdle: 7 * day}, ""},
 		"idle, a point": {all(entry("a", 99, point("x"))), Limits{MaxIdle: 7 * day}, "a idle"},
 
-		"the tag moved on":                {all(entry("a", 2, print("p", "old")), entry("b", 1, print("p", "new"))), Limits{}, "a moved"},
-		"it moved twice":                  {all(entry("a", 3, print("p", "1")), entry("b", 2, print("p", "2")), entry("c", 1, print("p", "3"))), Limits{}, "a moved, b moved"},
-		"it moved, but the old is named":  {all(entry("a", 2, print("p", "old"), named), entry("b", 1, print("p", "new"))), Limits{}, ""},
-		"it moved, but the old is pinned": {all(entry("a", 2, print("p", "old"), pinned), entry("b", 1, print("p", "new"))), Limits{}, ""},
-		"it moved to a pinned one":        {all(entry("a", 2, print("p", "old")), entry("b", 1, print("p", "new"), pinned)), Limits{}, "a moved"},
-		"it moved to one that fails":      {all(entry("a", 2, print("p", "old")), entry("b", 1, print("p", "new"), quarantined)), Limits{}, ""},
-		"another program":                 {all(entry("a", 2, print("p", "old")), entry("b", 1, print("q", "new"))), Limits{}, ""},
-		"another name":                    {all(entry("a", 2, print("p", "old")), entry("b", 1, print("p", "new"), image("i:2"))), Limits{}, ""},
-		"no name":                         {all(entry("a", 2, print("p", "old"), image("")), entry("b", 1, print("p", "new"), image(""))), Limits{}, ""},
-		"the same again":                  {all(entry("a", 2, print("p", "c")), entry("b", 1, print("p", "c"))), Limits{}, ""},
-		"points do not move":              {all(entry("a", 2, print("p", "old"), point("x")), entry("b", 1, print("p", "new"), point("x"))), Limits{}, ""},
+		"the tag moved on":                {all(entry("a", 2, chain("p", "old")), entry("b", 1, chain("p", "new"))), Limits{}, "a moved"},
+		"it moved twice":                  {all(entry("a", 3, chain("p", "1")), entry("b", 2, chain("p", "2")), entry("c", 1, chain("p", "3"))), Limits{}, "a moved, b moved"},
+		"it moved, but the old is named":  {all(entry("a", 2, chain("p", "old"), named), entry("b", 1, chain("p", "new"))), Limits{}, ""},
+		"it moved, but the old is pinned": {all(entry("a", 2, chain("p", "old"), pinned), entry("b", 1, chain("p", "new"))), Limits{}, ""},
+		"it moved to a pinned one":        {all(entry("a", 2, chain("p", "old")), entry("b", 1, chain("p", "new"), pinned)), Limits{}, "a moved"},
+		"it moved to one that fails":      {all(entry("a", 2, chain("p", "old")), entry("b", 1, chain("p", "new"), quarantined)), Limits{}, ""},
+		"another program":                 {all(entry("a", 2, chain("p", "old")), entry("b", 1, chain("q", "new"))), Limits{}, ""},
+		"another name":                    {all(entry("a", 2, chain("p", "old")), entry("b", 1, chain("p", "new"), image("i:2"))), Limits{}, ""},
+		"no name":                         {all(entry("a", 2, chain("p", "old"), image("")), entry("b", 1, chain("p", "new"), image(""))), Limits{}, ""},
+		"the same again":                  {all(entry("a", 2, chain("p", "c")), entry("b", 1, chain("p", "c"))), Limits{}, ""},
+		"points do not move":              {all(entry("a", 2, chain("p", "old"), point("x")), entry("b", 1, chain("p", "new"), point("x"))), Limits{}, ""},
 
 		"too many of an image":       {all(entry("a", 1), entry("b", 2), entry("c", 3), entry("d", 4, image("j"))), Limits{PerImage: 1}, "c per_image, b per_image"},
 		"named ones do not count":    {all(entry("a", 1, named), entry("b", 2), entry("c", 3, named)), Limits{PerImage: 1}, ""},
@@ -148,8 +149,8 @@ func TestSelectHolds(t *testing.T) {
 	for range 2000 {
 		var entries []checkpoint.Entry
 		for i := range r.IntN(12) {
-			e := entry(fmt.Sprint(i), r.IntN(40), image([]string{"", "i", "j"}[r.IntN(3)]), print(fmt.Sprint(r.IntN(2)), fmt.Sprint(r.IntN(3))))
-			for _, f := range []func(*checkpoint.Entry){pinned, named, quarantined, used(r.IntN(40)), point(fmt.Sprint(r.IntN(2)))} {
+			e := entry(strconv.Itoa(i), r.IntN(40), image([]string{"", "i", "j"}[r.IntN(3)]), chain(strconv.Itoa(r.IntN(2)), strconv.Itoa(r.IntN(3))))
+			for _, f := range []func(*checkpoint.Entry){pinned, named, quarantined, used(r.IntN(40)), point(strconv.Itoa(r.IntN(2)))} {
 				if r.IntN(4) == 0 {
 					f(&e)
 				}
