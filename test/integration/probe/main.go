@@ -51,11 +51,15 @@ func main() {
 	address := flag.String("listen", "127.0.0.1:7000", "answer at this `address`; empty for none")
 	multipath := flag.Bool("mptcp", false, "offer multipath TCP")
 	megabytes := flag.Int("memory", 0, "hold this many megabytes of random bytes")
+	held := flag.String("hold", "", "hold these resources, a comma-separated `list`")
 	flag.Parse()
 	p := &probe{token: rand.Text(), ballast: make([]byte, *megabytes<<20)}
 	rand.Read(p.ballast)
 	var err error
 	if p.file, err = os.OpenFile(*path, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		log.Fatal(err)
+	}
+	if err := hold(*held); err != nil {
 		log.Fatal(err)
 	}
 	if *address != "" {

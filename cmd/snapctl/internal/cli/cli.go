@@ -21,6 +21,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
 	"github.com/containerd-snap/snap/config"
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 // Exit codes.
@@ -96,6 +97,16 @@ func (a *app) storeRoot() (string, error) {
 	}
 	cfg, err := config.Load()
 	return cfg.Root, err
+}
+
+// defaults are the settings of containers whose annotations are silent. An error was told
+// when the store was opened, or --root takes the place of what cannot be read.
+func (a *app) defaults() spec.Settings {
+	cfg, err := config.Load()
+	if err != nil {
+		return spec.DefaultSettings()
+	}
+	return cfg.Settings()
 }
 
 // openStore opens the node's store. A root that the user gives must exist: mistyped, it

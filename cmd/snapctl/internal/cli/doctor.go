@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -15,21 +16,38 @@ import (
 
 func (a *app) doctorCommand() *cobra.Command {
 	var asJSON, verify bool
+	var namespace string
 	cmd := &cobra.Command{
-		Use:   "doctor",
-		Short: "Check whether this node can capture and restore",
+		Use:   "doctor [CONTAINER]",
+		Short: "Check whether this node, or a container, can be captured and restored",
 		Long: `Check CRIU, the kernel, the store and the registered checkpoints, and say what to do
 about what is wrong. It changes nothing. The exit code is 1 if anything prevents
 capture or restore.
 
 Run it with the PATH and environment of containerd, which its shims inherit.
 
-With --json: {"ok": BOOL, "checks": [{"name", "level": "ok"|"warning"|"problem",
-"detail", "remedy"}]}`,
+Of a running CONTAINER it says whether a capture would succeed and, if not, which
+process and which resource stands in the way. It looks at /proc only: the program
+does not notice. The exit code is 1 if something stands in the way.
+
+--json is described in docs/json.md.`,
 		Example: `  snapctl doctor
-  snapctl doctor --verify     # reads all data of all checkpoints`,
-		Args: exactly(0, "no argument"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+  snapctl doctor --verify     # reads all data of all checkpoints
+  snapctl doctor web          # would it checkpoint?`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("give at most one CONTAINER, not %d arguments", len(args))
+			}
+			return nil
+		},
+		ValidArgsFunction: a.completeStarted,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if verify {
+					return &usageError{errors.New("--verify is about the store: give no CONTAINER")}
+				}
+				return a.doctorContainer(cmd, namespace, args[0], asJSON)
+			}
 			root, err := a.storeRoot()
 			if err != nil {
 				return err
@@ -57,8 +75,30 @@ With --json: {"ok": BOOL, "checks": [{"name", "level": "ok"|"warning"|"problem",
 		},
 	}
 	cmd.Flags().BoolVar(&verify, "verify", false, "read the page data of all checkpoints, too")
+	namespaceFlag(cmd, &namespace)
 	jsonFlag(cmd, &asJSON, "the findings")
 	return cmd
+}
+
+// doctorContainer says whether a running container can be captured.
+func (a *app) doctorContainer(cmd *cobra.Command, namespace, id string, asJSON bool) error {
+	st, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	result, err := doctor.Container(st, a.defaults(), namespace, id)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = report.JSON(cmd.OutOrStdout(), result)
+	} else {
+		err = result.Write(cmd.OutOrStdout())
+	}
+	if err == nil && !result.Capturable {
+		err = fmt.Errorf("%s cannot be captured: found %s", human.Text(id), human.Count(result.Problems(), "problem"))
+	}
+	return err
 }
 
 // reading is how far the reading of a checkpoint is.

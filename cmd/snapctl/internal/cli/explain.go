@@ -15,8 +15,6 @@ import (
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/dryrun"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/human"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
-	"github.com/containerd-snap/snap/config"
-	"github.com/containerd-snap/snap/oci/spec"
 )
 
 // explain is one run of the command of that name.
@@ -256,17 +254,12 @@ func (x *explain) changed() bool {
 }
 
 func (x *explain) node(r *report.Report) dryrun.Node {
-	node := dryrun.Node{
+	return dryrun.Node{
 		Node: decide.Node{Store: r.Store, Facts: func(ctx context.Context) (checkpoint.HostFacts, error) {
 			return decide.HostFacts(ctx, r.Store.Root())
 		}},
-		Defaults: spec.DefaultSettings(),
+		Defaults: x.app.defaults(),
 	}
-	// It was read when the store was opened, or --root takes its place.
-	if cfg, err := config.Load(); err == nil {
-		node.Defaults = cfg.Settings()
-	}
-	return node
 }
 
 // write writes one of the explanations.

@@ -74,7 +74,7 @@ func (p *Plan) decide(ctx context.Context, c *client.Client, node Node, record c
 	p.Fingerprint = spec.Fingerprint(s, rootfs)
 	if bad != nil {
 		p.Error = bad.Error()
-		return nil
+		return nil //nolint:nilerr // how the start would fail is what was asked
 	}
 	answer, err := node.Decide(ctx, decide.Container{
 		OCI: s, Settings: settings,
