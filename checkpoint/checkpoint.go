@@ -46,6 +46,8 @@ type Checkpoint struct {
 	Fingerprint Fingerprint `json:"fingerprint"`
 	// Host is what a node must offer for the checkpoint to be restorable.
 	Host HostFacts `json:"host"`
+	// Memory says in which form the images hold the memory.
+	Memory Memory `json:"memory,omitzero"`
 	// Files lists every regular file below images/, in lexical order of Path.
 	Files []File `json:"files"`
 	// Diff describes the writable layer's difference below diff/.
@@ -101,11 +103,24 @@ type File struct {
 	// Path is relative to images/, without "..".
 	Path string `json:"path"`
 	Size int64  `json:"size"`
-	// SHA256 is the lower-case hexadecimal digest of the content.
+	// SHA256 is the lower-case hexadecimal digest of the content; of a sparse
+	// file, of its blocks that are not zero, each with its offset, and its size.
 	SHA256 string `json:"sha256"`
 	// Pages marks page data: too large to be read at every restore, it is
 	// checked by size then, and by digest at registration and by doctor.
 	Pages bool `json:"pages,omitempty"`
+	// Sparse marks a file that is mostly a hole, and Stored is then how much of it is
+	// not: Size says nothing of what it takes.
+	Sparse bool  `json:"sparse,omitempty"`
+	Stored int64 `json:"stored,omitempty"`
+}
+
+// Bytes is what the file takes.
+func (f *File) Bytes() int64 {
+	if f.Sparse {
+		return f.Stored
+	}
+	return f.Size
 }
 
 // Diff describes the copy of the container's writable layer, taken while the
@@ -133,7 +148,7 @@ type Timing struct {
 func (c *Checkpoint) ImagesBytes() int64 {
 	var n int64
 	for _, f := range c.Files {
-		n += f.Size
+		n += f.Bytes()
 	}
 	return n
 }

@@ -56,6 +56,9 @@ type Start struct {
 	Error string `json:"error,omitempty"`
 	// Fingerprint is the container's, where it was computed.
 	Fingerprint Fingerprint `json:"fingerprint,omitempty"`
+	// Memory is how the memory of a restored task came back, and MemoryReason why so.
+	Memory       MemoryMode `json:"memory,omitempty"`
+	MemoryReason string     `json:"memoryReason,omitempty"`
 	// Phases are the parts of the start in their order.
 	Phases []Phase `json:"phases,omitempty"`
 }

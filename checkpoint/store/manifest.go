@@ -104,6 +104,7 @@ func checkManifest(c *checkpoint.Checkpoint) error {
 		{"host.arch", c.Host.Arch},
 		{"host.kernel", c.Host.Kernel},
 		{"host.cgroup", c.Host.Cgroup},
+		{"memory.reason", c.Memory.Reason},
 	} {
 		if err := checkText(t.text); err != nil {
 			return bad("%s %v", t.field, err)
@@ -111,6 +112,11 @@ func checkManifest(c *checkpoint.Checkpoint) error {
 	}
 	if !utf8.ValidString(c.Source.Command) || len(c.Source.Command) > maxText {
 		return bad("source.command is not UTF-8 or longer than %d bytes", maxText)
+	}
+	switch c.Memory.Form {
+	case "", checkpoint.MemoryCopy, checkpoint.MemoryMapped:
+	default:
+		return bad("memory.form %.20q, want %q or %q", c.Memory.Form, checkpoint.MemoryCopy, checkpoint.MemoryMapped)
 	}
 	if c.Source.Processes < 0 || c.Host.CRIU < 0 {
 		return bad("source.processes or host.criu is negative")
@@ -168,6 +174,9 @@ func checkFiles(c *checkpoint.Checkpoint) error {
 			return fmt.Errorf("path %.80q is out of order or listed twice", f.Path)
 		}
 		last = f.Path
+		if f.Stored < 0 || f.Stored > f.Size {
+			return fmt.Errorf("more of %s is stored than there is", f.Path)
+		}
 		if f.Size < 0 || f.Size > math.MaxInt64-total {
 			return fmt.Errorf("size of %s is out of range", f.Path)
 		}

@@ -102,11 +102,17 @@ func hashImages(ctx context.Context, dir *os.File, marked map[string]bool) ([]*c
 			f.Close()
 			return err
 		}
-		file := &checkpoint.File{Path: n.path, Pages: marked[n.path] || isPages(n.path)}
+		file := &checkpoint.File{Path: n.path, Pages: marked[n.path] || isPages(n.path), Sparse: isSparse(n.path)}
 		files = append(files, file)
 		g.Go(func() (err error) {
 			defer f.Close()
-			if file.SHA256, file.Size, err = hashFile(ctx, f, nil); err != nil {
+			if file.Sparse {
+				file.Size = n.st.Size
+				file.SHA256, file.Stored, err = hashSparse(ctx, f, nil)
+			} else {
+				file.SHA256, file.Size, err = hashFile(ctx, f, nil)
+			}
+			if err != nil {
 				return fmt.Errorf("read image %s: %w", file.Path, err)
 			}
 			return nil
@@ -158,7 +164,8 @@ func (d *Draft) sync(ctx context.Context, files []checkpoint.File, manifest []by
 	}
 	defer images.Close()
 	for _, file := range files {
-		if !file.Pages {
+		// The kernel's tree of digests would cover the hole of a sparse file as well.
+		if !file.Pages || file.Sparse {
 			continue
 		}
 		f, _, err := openBeneath(images, file.Path)

@@ -129,7 +129,12 @@ func verifyFile(ctx context.Context, n node, file *checkpoint.File, pages bool, 
 		return damage(name, err)
 	}
 	defer f.Close()
-	sum, _, err := hashFile(ctx, f, onRead)
+	var sum string
+	if file.Sparse {
+		sum, _, err = hashSparse(ctx, f, onRead)
+	} else {
+		sum, _, err = hashFile(ctx, f, onRead)
+	}
 	if err != nil {
 		return damage(name, err)
 	}

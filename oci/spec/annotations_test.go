@@ -32,6 +32,7 @@ func TestParseSettings(t *testing.T) {
 		"what comes after": {map[string]string{Prefix + "after-restore": "signal:HUP;exec:/bin/a b", Prefix + "identity": "/run/snap"},
 			Settings{Restore: IfPresent, AfterRestore: []Action{{Signal: unix.SIGHUP}, {Exec: []string{"/bin/a", "b"}}}, Identity: "/run/snap"}},
 		"no container": {map[string]string{Prefix + "restore.web": "Never", Prefix + "checkpoint.web": "x"}, Settings{Restore: IfPresent}},
+		"memory":       {map[string]string{Prefix + "memory": "mapped"}, Settings{Restore: IfPresent, Memory: checkpoint.MemoryMapped}},
 		"each its own": {map[string]string{web: "web", Prefix + "checkpoint.web": "w", Prefix + "checkpoint.db": "d", Prefix + "restore.db": "Never"},
 			Settings{Restore: IfPresent, Checkpoint: "w"}},
 		"an address overrides a conflict": {map[string]string{web: "web", Prefix + "restore": "Never", Prefix + "restore.web": "Required", Prefix + "checkpoint.web": "w"},
@@ -41,6 +42,9 @@ func TestParseSettings(t *testing.T) {
 			got, err := ParseSettings(test.in, DefaultSettings())
 			if err != nil {
 				t.Fatal(err)
+			}
+			if test.want.Memory == "" {
+				test.want.Memory = checkpoint.MemoryAuto
 			}
 			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("settings are %+v, want %+v", got, test.want)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // Policy says whether a container may, must or must not start from a
@@ -40,10 +42,14 @@ type Settings struct {
 	// Identity is where the directory that tells the program who it is gets
 	// mounted, an absolute path; empty for nowhere.
 	Identity string
+	// Memory says how memory comes back at a restore, and which form a capture gives it.
+	Memory checkpoint.MemoryMode
 }
 
 // DefaultSettings is what holds where nobody says otherwise.
-func DefaultSettings() Settings { return Settings{Restore: IfPresent} }
+func DefaultSettings() Settings {
+	return Settings{Restore: IfPresent, Memory: checkpoint.MemoryAuto}
+}
 
 // The keys that messages elsewhere in this package name.
 const (
@@ -82,6 +88,9 @@ var settings = []setting{
 	}},
 	{"identity", "an absolute path in the container, clean and not / or below /proc or /sys", func(s *Settings, v string) error {
 		return containerPath(&s.Identity, v)
+	}},
+	{"memory", "one of auto, copy, mapped", func(s *Settings, v string) error {
+		return oneOf(&s.Memory, v, checkpoint.MemoryAuto, checkpoint.MemoryCopy, checkpoint.MemoryMapped)
 	}},
 }
 

@@ -18,6 +18,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/shim/inherit"
 )
 
 // Runtime makes containers whose state lies below Root, one directory each.
@@ -62,7 +64,9 @@ func (r Runtime) Boot(ctx context.Context, s Spec, files Files) (*Container, *Pr
 	p, err := process(s.OCI.Process, files)
 	if err == nil {
 		p.Init = true
+		done := inherit.Guard()
 		err = c.Start(p)
+		done()
 	}
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("start the init of container %s: %w", s.ID, err), c.Destroy())
@@ -84,6 +88,7 @@ func (r Runtime) wrap(s Spec, c *libcontainer.Container) *Container {
 
 // Release lets a booted init execute the program.
 func (c *Container) Release() error {
+	defer inherit.Guard()()
 	if err := c.c.Exec(); err != nil {
 		return fmt.Errorf("release the init of container %s: %w", c.spec.ID, err)
 	}
@@ -99,7 +104,10 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, files Files) (*P
 	if err != nil {
 		return nil, err
 	}
-	if err := c.c.Run(lp); err != nil {
+	done := inherit.Guard()
+	err = c.c.Run(lp)
+	done()
+	if err != nil {
 		return nil, err
 	}
 	pid, err := lp.Pid()
@@ -263,6 +271,7 @@ func lay(base, over map[string]any) {
 // Destroy removes cgroup and state. Its processes must have ended, but for an
 // init that was never released. It succeeds if nothing is there.
 func (c *Container) Destroy() error {
+	defer inherit.Guard()()
 	// The kernel takes a moment to empty a cgroup whose processes have died.
 	return retry(destroyAttempts, func() error { return c.c.Destroy() })
 }

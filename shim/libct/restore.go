@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/containerd-snap/snap/shim/inherit"
 )
 
 // manageCgroups is CRIU's mode for cgroups at dump and restore: it leaves them
@@ -31,6 +34,9 @@ type Images struct {
 	// TCPEstablished, FileLocks, ExternalUnixSockets, Terminal are runc's
 	// options of those names.
 	TCPEstablished, FileLocks, ExternalUnixSockets, Terminal bool
+	// Inherit are files that the CRIU of a restore finds under the numbers that they
+	// have here (see inherit.Raise), as its configuration says.
+	Inherit []*os.File
 }
 
 func (i *Images) opts() *libcontainer.CriuOpts {
@@ -62,6 +68,8 @@ type Restore struct {
 	release chan bool
 	// done gets libcontainer's verdict.
 	done chan error
+	// free lets others start processes, and takes back what CRIU was lent.
+	free func()
 	// claimed is set by the first of Finish and Abort: only one may have its way.
 	claimed atomic.Bool
 	// aborted is closed when Abort has done its work.
@@ -104,8 +112,13 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 			return nil, errors.Join(err, rs.scrub())
 		}
 	}
+	if rs.free, err = inherit.Lend(ctx, img.Inherit); err != nil {
+		return nil, errors.Join(err, rs.scrub())
+	}
 	go func() {
-		rs.done <- inNamespace(ns, func() error { return rs.c.Restore(rs.process, img.opts()) })
+		err := inNamespace(ns, func() error { return rs.c.Restore(rs.process, img.opts()) })
+		rs.free()
+		rs.done <- err
 	}()
 
 	select {
@@ -131,6 +144,9 @@ func (rs *Restore) hook(cfg *configs.Config) <-chan int {
 	prestart, createRuntime, poststop := cfg.Hooks[configs.Prestart], cfg.Hooks[configs.CreateRuntime], cfg.Hooks[configs.Poststop]
 	delete(cfg.Hooks, configs.Poststop)
 	first := configs.NewFunctionHook(func(*specs.State) error {
+		// CRIU runs, and has what it was lent; hooks are not to have it.
+		rs.free()
+		rs.free = sync.OnceFunc(inherit.Guard())
 		// From here on other hooks may make something for poststop to undo.
 		if poststop != nil {
 			cfg.Hooks[configs.Poststop] = poststop
@@ -140,6 +156,7 @@ func (rs *Restore) hook(cfg *configs.Config) <-chan int {
 	last := configs.NewFunctionHook(func(st *specs.State) error {
 		// Function hooks cannot be saved with the container's state.
 		cfg.Hooks[configs.Prestart], cfg.Hooks[configs.CreateRuntime] = prestart, createRuntime
+		rs.free()
 		held <- st.Pid
 		if !<-rs.release {
 			return ErrAborted

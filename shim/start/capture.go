@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/checkpoint/criu"
+	"github.com/containerd-snap/snap/checkpoint/mapped/rule"
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/libct"
@@ -77,6 +78,7 @@ func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (checkp
 		}
 	}()
 	frozen := &frozen{l: l, wasPaused: wasPaused}
+	defer frozen.forget()
 	defer frozen.thaw(ctx)
 	meta := checkpoint.Checkpoint{
 		SchemaVersion: checkpoint.SchemaVersion,
@@ -95,6 +97,9 @@ func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (checkp
 	}
 	if !req.Stop {
 		frozen.thaw(ctx)
+	}
+	if meta.Memory, err = i.shapeMemory(ctx, draft.ImagesDir(), frozen.code); err != nil {
+		return none, err
 	}
 	e, err := draft.Commit(ctx, meta, store.CommitOptions{Name: req.Name, Replace: req.Replace})
 	if err != nil {
@@ -141,7 +146,9 @@ func (i *Init) dump(ctx context.Context, l *live, draft *store.Draft, f *frozen,
 	if err := os.MkdirAll(workDir, 0o700); err != nil {
 		return err
 	}
-	if err := captureConfig().Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
+	cfg := captureConfig()
+	cfg.External = i.external
+	if err := cfg.Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
 		return err
 	}
 	if err := f.freeze(); err != nil {
@@ -169,6 +176,9 @@ func (i *Init) dump(ctx context.Context, l *live, draft *store.Draft, f *frozen,
 	end := time.Now()
 	if err := l.p.Signal(0); err != nil {
 		return fmt.Errorf("the task ended during its capture: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
+	}
+	if err := i.collectCode(l, f); err != nil {
+		return err
 	}
 	meta.Timing = checkpoint.Timing{
 		PauseMS: milliseconds(end.Sub(f.since)),
@@ -204,6 +214,15 @@ type frozen struct {
 	// on says that this capture froze it; since tells when.
 	on    bool
 	since time.Time
+	// code is what the processes run, as collected in the pause; nil if it was not.
+	code *rule.Tree
+}
+
+// forget frees what was collected.
+func (f *frozen) forget() {
+	if f.code != nil {
+		f.code.Close()
+	}
 }
 
 func (f *frozen) freeze() error {
@@ -256,11 +275,13 @@ func (i *Init) Checkpoint(ctx context.Context, req PlainCheckpoint) error {
 	if err := os.MkdirAll(req.Images.Work, 0o700); err != nil {
 		return err
 	}
-	if err := legacyConfig(req.Images.TCPEstablished).Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
+	cfg := legacyConfig(req.Images.TCPEstablished)
+	cfg.External = i.external
+	if err := cfg.Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
 		return err
 	}
 	if err := runDump(ctx, l, libct.Dump{Images: req.Images, ParentPath: req.ParentPath, Exit: req.Exit}); err != nil {
 		return explain(err, filepath.Join(req.Images.Work, "dump.log"))
 	}
-	return nil
+	return i.unmapImages(ctx, req.Images.Dir)
 }

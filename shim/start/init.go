@@ -12,6 +12,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/containerd-snap/snap/checkpoint/criu"
+	"github.com/containerd-snap/snap/checkpoint/mapped"
 	"github.com/containerd-snap/snap/config"
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/cgroup"
@@ -41,6 +43,11 @@ type Init struct {
 	identity *identityDir
 	// ns are the namespaces made for a restore; nil if there was none.
 	ns *libct.Namespaces
+	// pages are the page files that the restored processes map; their Names are those of
+	// the next dump. They are open as long as the task lives, so that it can be captured
+	// also when its checkpoint was removed.
+	pages    []mapped.Source
+	external []criu.ExternalFile
 	// exit gets how init ended, once.
 	exit    chan lifecycle.Exit
 	endOnce sync.Once
@@ -363,7 +370,7 @@ func (i *Init) Destroy(context.Context) error {
 		errs = append(errs, l.c.Destroy())
 	}
 	i.plan.letGo()
-	errs = append(errs, i.rootfs.Unmount())
+	errs = append(errs, i.closePages(), i.rootfs.Unmount())
 	if i.ns != nil {
 		errs = append(errs, i.ns.Close())
 	}

@@ -36,6 +36,9 @@ type plan struct {
 	detached bool
 	// legacy: the images are as runc writes them.
 	legacy bool
+	// memory is how the memory comes back, memoryReason why so.
+	memory       checkpoint.MemoryMode
+	memoryReason string
 	// criu is the configuration for the restore.
 	criu criu.Config
 	// staged holds the images as this restore needs them; nil for none. It is a
@@ -115,6 +118,9 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 	p.diff = filepath.Join(p.entry.Dir, "diff")
 	p.detached = true
 	p.criu = restoreConfig()
+	if err := p.decideMemory(settings.Memory); err != nil || p.decision.Action == checkpoint.Boot {
+		return p, err
+	}
 	if p.release, err = s.Store.Hold(p.entry.Digest); err != nil {
 		if p.decision.Demanded {
 			return nil, err

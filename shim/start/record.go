@@ -56,15 +56,19 @@ func (r *recorder) resume() {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func (r *recorder) decided(d checkpoint.Decision, f checkpoint.Fingerprint) {
+func (r *recorder) decided(p *plan) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.start.Decision, r.start.Outcome, r.start.Fingerprint = d, d.Action, f
+	r.start.Decision, r.start.Outcome, r.start.Fingerprint = p.decision, p.decision.Action, p.fingerprint
+	if p.decision.Action == checkpoint.Restore {
+		r.start.Memory, r.start.MemoryReason = p.memory, p.memoryReason
+	}
 }
 
 func (r *recorder) fellBack(ctx context.Context, cause error) {
 	r.mu.Lock()
 	r.start.Outcome, r.start.Fallback = checkpoint.Boot, cause.Error()
+	r.start.Memory, r.start.MemoryReason = "", ""
 	d := r.start.Decision
 	r.mu.Unlock()
 	r.phase("failed restore")

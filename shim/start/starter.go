@@ -122,7 +122,7 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 		return nil, err
 	}
 	i.plan = p
-	i.rec.decided(p.decision, p.fingerprint)
+	i.rec.decided(p)
 	i.rec.phase("decide")
 	if i.io, err = stdio.Open(req.ID, s.Namespace, std, req.Options.IOUID, req.Options.IOGID); err != nil {
 		return nil, err
@@ -233,6 +233,10 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		return err
 	}
 	i.rec.phase("rootfs")
+	if err := i.prepareMemory(ctx); err != nil {
+		return err
+	}
+	undo = append(undo, i.closePages)
 	cs := containerSpec(i.req.ID, i.req.Bundle, i.oci, i.req.Options)
 	if p.detached {
 		ns, err := libct.NewNamespaces(i.oci)
@@ -244,7 +248,7 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		undo = append(undo, func() error { i.ns = nil; return ns.Close() })
 		// CRIU gives the namespace the names that the images hold, even if it did
 		// not make it: a pod's would be renamed.
-		if p.staged, err = i.starter.Store.NewDraft(); err != nil {
+		if err := p.stage(i.starter); err != nil {
 			return err
 		}
 		if err := criu.Stage(p.staged.ImagesDir(), p.images, ns.Hostname, ns.Domainname); err != nil {
@@ -268,6 +272,7 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		TCPEstablished: p.legacy,
 		Terminal:       i.oci.Process.Terminal,
 		FileLocks:      true,
+		Inherit:        i.pageFiles(),
 	}, i.files())
 	if err != nil {
 		return i.diagnose(err)
@@ -294,6 +299,9 @@ func (i *Init) workDir() string {
 func (i *Init) fellBack(ctx context.Context, cause error) error {
 	i.rec.fellBack(ctx, cause)
 	i.plan.letGo()
+	if err := i.closePages(); err != nil {
+		return err
+	}
 	if !i.req.Stdio.Terminal {
 		return nil
 	}

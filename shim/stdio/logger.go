@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+
+	"github.com/containerd-snap/snap/shim/inherit"
 )
 
 const (
@@ -48,7 +50,10 @@ func startLogger(ctx context.Context, t target, id, namespace string, stdout, st
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), t.path, t.args...)
 	cmd.Env = []string{"CONTAINER_ID=" + id, "CONTAINER_NAMESPACE=" + namespace}
 	cmd.ExtraFiles = []*os.File{stdout, stderr, readyW}
-	if err := cmd.Start(); err != nil {
+	done := inherit.Guard()
+	err = cmd.Start()
+	done()
+	if err != nil {
 		return nil, fmt.Errorf("start logging program %s: %w", t.path, err)
 	}
 	l := &logger{path: t.path, cmd: cmd, grace: loggerGrace, done: make(chan struct{})}

@@ -1,0 +1,372 @@
+package mapped
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// fields builds a message of varints and bytes by field number.
+func fieldsOf(kv ...any) message {
+	var m message
+	for i := 0; i < len(kv); i += 2 {
+		num := protowire.Number(kv[i].(int))
+		switch v := kv[i+1].(type) {
+		case int:
+			m = append(m, field{num: num, typ: protowire.VarintType, value: uint64(v)})
+		case uint64:
+			m = append(m, field{num: num, typ: protowire.VarintType, value: v})
+		case message:
+			m = append(m, field{num: num, typ: protowire.BytesType, bytes: v.encode()})
+		case string:
+			m = append(m, field{num: num, typ: protowire.BytesType, bytes: []byte(v)})
+		}
+	}
+	return m
+}
+
+func imageOf(ms ...message) []byte {
+	im := image{magic: []byte("\x19\x43\x56\x54kind")}
+	for _, m := range ms {
+		im.records = append(im.records, m.encode())
+	}
+	return im.encode()
+}
+
+// testArea is an area of a test's process.
+type testArea struct {
+	start  uint64
+	pages  int
+	status uint64
+	flags  uint64
+	prot   int
+	madv   uint64
+	// fill says what each page holds; nil for one that is absent.
+	fill func(page int) []byte
+}
+
+func anon(start uint64, pages int, fill func(int) []byte) testArea {
+	return testArea{start: start, pages: pages, status: statusRegular | statusAnonPrivate, flags: mapPrivate | mapAnonymous, prot: 3, fill: fill}
+}
+
+type testProcess struct {
+	pid, parent int
+	uid         int
+	areas       []testArea
+}
+
+// text fills a page with a word that says what it is.
+func text(format string, args ...any) []byte {
+	word := fmt.Sprintf(format, args...) + "|"
+	return bytes.Repeat([]byte(word), int(pageSize)/len(word)+1)[:pageSize]
+}
+
+// plant writes the images of a tree as CRIU does: to a directory in the copy form.
+func plant(t testing.TB, procs ...testProcess) string {
+	dir := t.TempDir()
+	put := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var tree []message
+	for _, p := range procs {
+		tree = append(tree, fieldsOf(1, p.pid, 2, p.parent, 3, 1, 4, 1, 5, p.pid))
+		mm := fieldsOf(1, 1, 12, 1, 13, 7)
+		pm := []message{fieldsOf(1, p.pid)}
+		var pages []byte
+		for _, a := range p.areas {
+			mm = append(mm, fieldsOf(14, fieldsOf(vmaStart, a.start, vmaEnd, a.start+uint64(a.pages)*pageSize, vmaOffset, 0, vmaFile, 0,
+				vmaProt, a.prot, vmaFlags, a.flags, vmaStatus, a.status, 8, protowire.EncodeZigZag(-1), vmaMadvise, a.madv))...)
+			if a.fill == nil {
+				continue
+			}
+			for i := range a.pages {
+				page := a.fill(i)
+				if page == nil {
+					continue
+				}
+				pages = append(pages, page...)
+				pm = append(pm, fieldsOf(1, a.start+uint64(i)*pageSize, 2, 1, 4, 6, 5, 1))
+			}
+		}
+		put(mmName(p.pid), imageOf(mm))
+		put(pagemapName(p.pid), imageOf(pm...))
+		put(pagesName(uint64(p.pid)), pages)
+		put(fmt.Sprintf("core-%d.img", p.pid), imageOf(fieldsOf(1, 1, 3, fieldsOf(1, 1), 5, fieldsOf(10, fieldsOf(1, p.uid)))))
+	}
+	tree = append(tree, fieldsOf(1, 999, 2, 1, 3, 1, 4, 1)) // a zombie
+	put("pstree.img", imageOf(tree...))
+	put("files.img", imageOf(fieldsOf(1, 1, 2, 1, 3, fieldsOf(1, 1, 2, 0, 3, 0, 6, "/bin/program")), fieldsOf(1, 3, 2, 9)))
+	put("inventory.img", []byte("as it is"))
+	return dir
+}
+
+// memory is what a restore from dir gives each process, by address: pages that are
+// not zero. It follows CRIU's rules, that of inherited areas included.
+func memory(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	procs, err := readTree(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(procs)
+	fs, err := readFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, p := range procs {
+		for _, a := range p.areas {
+			if a.number(vmaStatus)&statusGuard != 0 {
+				continue
+			}
+			if a.number(vmaStatus)&statusFilePrivate != 0 {
+				readMapped(t, dir, fs, p, a, got)
+			}
+		}
+		for _, r := range p.runs {
+			for addr := r.start; addr < r.end() && r.off >= 0; addr += pageSize {
+				set(got, p.pid, addr, p.page(addr))
+			}
+		}
+	}
+	return got
+}
+
+func set(got map[string]string, pid int, addr uint64, page []byte) {
+	key := fmt.Sprintf("%d:%x", pid, addr)
+	delete(got, key)
+	if !isZero(page) {
+		got[key] = string(page)
+	}
+}
+
+func readMapped(t testing.TB, dir string, fs *files, p *process, a *area, got map[string]string) {
+	t.Helper()
+	var pid int
+	if n, err := fmt.Sscanf(fs.names[a.number(vmaFile)], "/snap-pages-%d", &pid); n != 1 || err != nil {
+		return // a file of the program's own
+	}
+	if a.number(vmaFlags)&mapAnonymous != 0 || a.number(vmaOffset)%huge != a.start%huge {
+		t.Errorf("area %x has flags %x and offset %x", a.start, a.number(vmaFlags), a.number(vmaOffset))
+	}
+	// CRIU takes such areas for one, whatever their offsets.
+	if p.parent != nil {
+		for _, b := range p.parent.areas {
+			if b.start == a.start && b.end == a.end && b.number(vmaFile) == a.number(vmaFile) && b.number(vmaOffset) != a.number(vmaOffset) {
+				t.Errorf("area %x of %d and of its parent map one file at different offsets", a.start, p.pid)
+			}
+		}
+	}
+	f, err := os.Open(filepath.Join(dir, fmt.Sprintf("pages-mapped-%d.img", pid)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || uint64(st.Size()) < a.number(vmaOffset)+a.end-a.start+gap {
+		t.Errorf("the page file ends too early: %v", err)
+	}
+	page := make([]byte, pageSize)
+	for addr := a.start; addr < a.end; addr += pageSize {
+		if _, err := f.ReadAt(page, int64(a.number(vmaOffset)+addr-a.start)); err != nil {
+			t.Fatal(err)
+		}
+		set(got, p.pid, addr, page)
+	}
+}
+
+// all fills each page.
+func all(what string) func(int) []byte { return func(i int) []byte { return text("%s %d", what, i) } }
+
+func bigTree() []testProcess {
+	const base = uint64(0x7f0000000000)
+	stack := testArea{start: 0x7ffc00000000, pages: 8, status: statusRegular | 1<<1 | statusAnonPrivate, flags: mapPrivate | mapAnonymous | 0x100, prot: 3, fill: all("stack")}
+	locked, executable, wiped, small := anon(base+1<<30, 128, all("locked")), anon(base+2<<30, 128, all("code")), anon(base+3<<30, 128, all("wiped")), anon(base+4<<30, 8, all("small"))
+	locked.flags |= 0x2000
+	executable.prot = 7
+	wiped.madv = 1 << 18
+	guarded := anon(base+5<<30, 128, all("guarded"))
+	guard := testArea{start: guarded.start + 4*pageSize, pages: 1, status: statusRegular | statusGuard | statusAnonPrivate, flags: mapPrivate | mapAnonymous}
+	sparse := func(i int) []byte {
+		switch {
+		case i%3 == 0:
+			return nil
+		case i%5 == 0:
+			return zero
+		}
+		return text("sparse %d", i)
+	}
+	parent := anon(base+6<<30, 300, all("parent"))
+	changed := anon(parent.start, 300, func(i int) []byte {
+		switch i {
+		case 3:
+			return nil // given back: zero in the child
+		case 7:
+			return zero
+		case 50, 51, 299:
+			return text("child %d", i)
+		}
+		return text("parent %d", i)
+	})
+	heap := anon(0x555500000000, 200, sparse)
+	heap.status |= statusHeap
+	return []testProcess{
+		{1, 0, 0, []testArea{heap, anon(base, 64, all("first")), locked, executable, wiped, small, guarded, parent, stack, guard}},
+		{2, 1, 0, []testArea{heap, changed, anon(base+7<<30, 100, all("own")), stack}},
+		{3, 2, 0, []testArea{changed, stack}},
+		{4, 1, 65534, []testArea{changed, stack}},
+		{5, 1, 0, []testArea{anon(parent.start, 300, all("other")), stack}},
+	}
+}
+
+// TestConvert: the same memory comes out of both forms.
+func TestConvert(t *testing.T) {
+	src := plant(t, bigTree()...)
+	want := memory(t, src)
+	dst, back := t.TempDir(), t.TempDir()
+	stats, err := Convert(t.Context(), dst, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Of 1: heap, first, parent; of 2: heap, changed, own; one each of the others.
+	if stats.Areas != 9 {
+		t.Errorf("%d areas are mapped", stats.Areas)
+	}
+	if got := memory(t, dst); !maps.Equal(got, want) {
+		t.Fatalf("%d pages of %d, or others", len(got), len(want))
+	}
+	files, err := OpenFiles(dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer CloseFiles(files)
+	// Of the processes with a file of their own, 3 shares that of 1, and 4 must not.
+	if len(files) != 4 {
+		t.Errorf("%d page files", len(files))
+	}
+	for _, f := range files {
+		if f.Name == "snap-pages-3" {
+			t.Error("process 3 has a page file")
+		}
+	}
+	if err := Flatten(t.Context(), back, dst, files); err != nil {
+		t.Fatal(err)
+	}
+	if got := memory(t, back); !maps.Equal(got, want) {
+		t.Fatalf("%d pages of %d, or others", len(got), len(want))
+	}
+	for _, name := range []string{"files.img", "inventory.img", "core-2.img"} {
+		a, aerr := os.ReadFile(filepath.Join(src, name))
+		b, berr := os.ReadFile(filepath.Join(back, name))
+		if err := errors.Join(aerr, berr); err != nil || !bytes.Equal(a, b) {
+			t.Errorf("%s is not what it was: %v", name, err)
+		}
+	}
+	if rest, err := Files(back); err != nil || len(rest) != 0 {
+		t.Errorf("page files %v are left in the copy form: %v", rest, err)
+	}
+}
+
+// TestRewrite: in place, and nothing happens if nothing can be done.
+func TestRewrite(t *testing.T) {
+	dir := plant(t, bigTree()...)
+	want := memory(t, dir)
+	convert := func(dst string) error { _, err := Convert(t.Context(), dst, dir); return err }
+	if err := Rewrite(dir, convert); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := Files(dir); err != nil || len(files) != 4 || !maps.Equal(memory(t, dir), want) {
+		t.Errorf("%v, %v", files, err)
+	}
+	small := plant(t, testProcess{1, 0, 0, []testArea{anon(0x10000, 8, all("small"))}})
+	before := memory(t, small)
+	if err := Rewrite(small, func(dst string) error { _, err := Convert(t.Context(), dst, small); return err }); !errors.Is(err, ErrNothing) {
+		t.Errorf("got %v", err)
+	}
+	if !maps.Equal(memory(t, small), before) {
+		t.Error("the images changed")
+	}
+	if _, err := os.Stat(filepath.Join(small, ".rewrite")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something is left: %v", err)
+	}
+}
+
+// TestConvertRefuses: what is not understood stays in the copy form.
+func TestConvertRefuses(t *testing.T) {
+	for name, change := range map[string]func(dir string){
+		"pages in a parent": func(dir string) {
+			im, err := readImage(dir, "pagemap-1.img")
+			if err != nil {
+				t.Fatal(err)
+			}
+			im.records[2] = fieldsOf(1, uint64(0x7f0000001000), 2, 1, 4, 1).encode()
+			_ = os.WriteFile(filepath.Join(dir, "pagemap-1.img"), im.encode(), 0o600)
+		},
+		"nothing else": func(string) {},
+		"no pages":     func(dir string) { _ = os.Truncate(filepath.Join(dir, "pages-1.img"), 10) },
+		"no core":      func(dir string) { _ = os.Remove(filepath.Join(dir, "core-1.img")) },
+		"one image for two": func(dir string) {
+			_ = os.WriteFile(filepath.Join(dir, "pstree.img"), imageOf(fieldsOf(1, 1), fieldsOf(1, 1)), 0o600)
+		},
+	} {
+		dir := plant(t, testProcess{1, 0, 0, []testArea{anon(0x7f0000000000, 128, all("x"))}})
+		change(dir)
+		if _, err := Convert(t.Context(), t.TempDir(), dir); !errors.Is(err, ErrImages) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// FuzzConvert: whatever the images hold, the conversion fails or keeps the memory.
+func FuzzConvert(f *testing.F) {
+	src := plant(f, testProcess{1, 0, 0, []testArea{anon(0x7f0000000000, 70, all("x")), anon(0x7ffc00000000, 1, all("stack"))}})
+	names := []string{"pstree.img", "mm-1.img", "pagemap-1.img", "core-1.img", "files.img"}
+	var seed [][]byte
+	for _, name := range names {
+		data, err := os.ReadFile(filepath.Join(src, name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		seed = append(seed, data)
+	}
+	f.Add(seed[0], seed[1], seed[2], seed[3], seed[4])
+	f.Add(seed[0], seed[1], binary.LittleEndian.AppendUint32(seed[2][:header:header], 1<<31), seed[3], seed[4])
+	pages, err := os.ReadFile(filepath.Join(src, "pages-1.img"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, a, b, c, d, e []byte) {
+		dir, dst, back := t.TempDir(), t.TempDir(), t.TempDir()
+		for i, data := range [][]byte{a, b, c, d, e} {
+			if err := os.WriteFile(filepath.Join(dir, names[i]), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "pages-1.img"), pages, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Convert(context.Background(), dst, dir); err != nil {
+			return
+		}
+		files, err := OpenFiles(dst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer CloseFiles(files)
+		if err := Flatten(context.Background(), back, dst, files); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(memory(t, dir), memory(t, back)) {
+			t.Fatal("the memory changed")
+		}
+	})
+}

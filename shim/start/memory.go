@@ -1,0 +1,200 @@
+package start
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/checkpoint/criu"
+	"github.com/containerd-snap/snap/checkpoint/mapped"
+	"github.com/containerd-snap/snap/checkpoint/mapped/rule"
+	"github.com/containerd-snap/snap/shim/inherit"
+)
+
+// chooseMemory says how the memory of a checkpoint comes back, and why so.
+func chooseMemory(mode checkpoint.MemoryMode, m checkpoint.Memory) (checkpoint.MemoryMode, string, error) {
+	can := m.Form == checkpoint.MemoryMapped
+	reason := m.Reason
+	if reason == "" {
+		reason = "the checkpoint does not say that its memory may be mapped"
+	}
+	switch {
+	case mode == checkpoint.MemoryCopy:
+		return checkpoint.MemoryCopy, "memory=copy was asked for", nil
+	case mode == checkpoint.MemoryMapped && can:
+		return checkpoint.MemoryMapped, "memory=mapped was asked for", nil
+	case mode == checkpoint.MemoryMapped:
+		return "", "", fmt.Errorf("memory=mapped was asked for, and the checkpoint's memory is in the copy form (%s); take a checkpoint of a container with memory=mapped: %w",
+			reason, errdefs.ErrFailedPrecondition)
+	case can && m.Safe:
+		return checkpoint.MemoryMapped, reason, nil
+	}
+	return checkpoint.MemoryCopy, reason, nil
+}
+
+// decideMemory makes the plan for the memory. What was asked for and cannot be is
+// a reason to boot, or an error where a restore was demanded.
+func (p *plan) decideMemory(mode checkpoint.MemoryMode) error {
+	var err error
+	p.memory, p.memoryReason, err = chooseMemory(mode, p.entry.Checkpoint.Memory)
+	if err == nil || p.decision.Demanded {
+		return err
+	}
+	p.decision = checkpoint.Decision{Action: checkpoint.Boot, Reason: err.Error(), Verdicts: p.decision.Verdicts}
+	return nil
+}
+
+// stage makes the directory for the images of this restore alone.
+func (p *plan) stage(s *Starter) (err error) {
+	if p.staged == nil {
+		p.staged, err = s.Store.NewDraft()
+	}
+	return err
+}
+
+// prepareMemory opens the page files that are to be mapped, or brings images in the
+// mapped form to the copy form.
+func (i *Init) prepareMemory(ctx context.Context) error {
+	p := i.plan
+	if p.entry == nil || p.entry.Checkpoint.Memory.Form != checkpoint.MemoryMapped {
+		return nil
+	}
+	pages, err := mapped.OpenFiles(p.images)
+	if err != nil {
+		return err
+	}
+	if p.memory == checkpoint.MemoryMapped {
+		i.pages = pages
+		return i.lendPages()
+	}
+	defer mapped.CloseFiles(pages)
+	if err := p.stage(i.starter); err != nil {
+		return err
+	}
+	dir := filepath.Join(filepath.Dir(p.staged.ImagesDir()), "copy")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := mapped.Flatten(ctx, dir, p.images, pages); err != nil {
+		return err
+	}
+	p.images = dir
+	i.rec.phase("copy form")
+	return nil
+}
+
+// lendPages tells CRIU's configuration under which descriptors CRIU finds the page
+// files, and names them as a dump of the restored task will.
+func (i *Init) lendPages() error {
+	for n := range i.pages {
+		s := &i.pages[n]
+		f, err := inherit.Raise(s.File)
+		if err != nil {
+			return err
+		}
+		s.File = f
+		i.plan.criu.InheritFD = append(i.plan.criu.InheritFD, criu.InheritFD{FD: int(f.Fd()), Key: s.Name})
+		e, err := externalFile(f)
+		if err != nil {
+			return err
+		}
+		s.Name = e.Key()
+		i.external = append(i.external, e)
+	}
+	return nil
+}
+
+// externalFile is how a dump refers to f, a file outside of the container.
+func externalFile(f *os.File) (criu.ExternalFile, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return criu.ExternalFile{}, fmt.Errorf("look at page file: %w", err)
+	}
+	var x unix.Statx_t
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &x); err != nil {
+		return criu.ExternalFile{}, fmt.Errorf("look at page file: %w", err)
+	}
+	return criu.ExternalFile{MountID: x.Mnt_id, Inode: st.Ino}, nil
+}
+
+// pageFiles are the files that CRIU inherits.
+func (i *Init) pageFiles() []*os.File {
+	var files []*os.File
+	for _, s := range i.pages {
+		files = append(files, s.File)
+	}
+	return files
+}
+
+func (i *Init) closePages() error {
+	mapped.CloseFiles(i.pages)
+	i.pages, i.external = nil, nil
+	return nil
+}
+
+// unmapImages makes the images of a dump whole: of memory that maps page files, CRIU
+// writes what was changed only.
+func (i *Init) unmapImages(ctx context.Context, dir string) error {
+	if len(i.pages) == 0 {
+		return nil
+	}
+	return mapped.Rewrite(dir, func(dst string) error { return mapped.Flatten(ctx, dst, dir, i.pages) })
+}
+
+// collectCode notes, in the pause of a capture, what the processes run, if the rule will
+// be asked for it.
+func (i *Init) collectCode(l *live, f *frozen) error {
+	if i.settings.Memory == checkpoint.MemoryCopy {
+		return nil
+	}
+	pids, err := l.c.PIDs()
+	if err != nil {
+		return err
+	}
+	f.code, err = rule.Collect(pids)
+	return err
+}
+
+// shapeMemory gives the images of a capture the form in which they are restored. What
+// keeps them from the mapped form is no reason to have no checkpoint.
+func (i *Init) shapeMemory(ctx context.Context, dir string, code *rule.Tree) (checkpoint.Memory, error) {
+	m := checkpoint.Memory{Form: checkpoint.MemoryCopy, Reason: "memory=copy was asked for at the capture"}
+	if err := i.unmapImages(ctx, dir); err != nil {
+		return m, err
+	}
+	if code == nil {
+		return m, nil
+	}
+	v, err := code.Judge(ctx)
+	if err != nil {
+		return m, err
+	}
+	m.Safe, m.Reason = v.Safe, v.Reason
+	if !v.Safe && i.settings.Memory != checkpoint.MemoryMapped {
+		return m, nil
+	}
+	err = mapped.Rewrite(dir, func(dst string) error {
+		_, err := mapped.Convert(ctx, dst, dir)
+		return err
+	})
+	switch {
+	case err == nil:
+		m.Form = checkpoint.MemoryMapped
+		return m, nil
+	case errors.Is(err, mapped.ErrNothing):
+		m.Reason = mapped.ErrNothing.Error()
+		return m, nil
+	case errors.Is(err, mapped.ErrRewrite) || ctx.Err() != nil:
+		return m, err
+	}
+	log.G(ctx).WithError(err).WithField("id", i.req.ID).Warn("the checkpoint's memory stays in the copy form")
+	m.Reason = err.Error()
+	return m, nil
+}
