@@ -25,17 +25,18 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills demo lint setup install uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills conformance demo lint setup install uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
 	$(GO) build $(BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/containerd-shim-snap-v2
 	CGO_ENABLED=0 $(GO) build $(BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/snapctl
 
-test: ## unit tests, integration tests, then each fuzz target for FUZZTIME (root)
+test: ## unit, integration and CRI tests, conformance, then each fuzz target for FUZZTIME (root)
 	$(MAKE) --no-print-directory test-unit
 	$(MAKE) --no-print-directory test-integration
 	$(MAKE) --no-print-directory test-cri
+	$(MAKE) --no-print-directory conformance
 	$(MAKE) --no-print-directory test-fuzz
 
 test-unit: setup ## unit tests with the race detector (root)
@@ -56,6 +57,13 @@ test-store-kills: ## kill -9 KILLS (500) processes that capture, pin and prune i
 
 test-fuzz: setup ## each fuzz target for FUZZTIME (3s)
 	$(RUN) GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/in-private-ns tools/fuzz
+
+conformance: setup ## containerd's client test-suite with the stock shim and with ours (root)
+	@$(SETUP)/conformance
+	$(MAKE) --no-print-directory build
+	$(GO) build $(BUILD) -o out/conformance/conformance ./test/conformance
+	$(GO) build $(BUILD) -o out/conformance/failpoint/containerd-shim-snap-v2 ./test/conformance/shim
+	$(RUN) out/conformance/conformance $(CONFORMANCE_ARGS)
 
 demo: setup ## show a slow program that starts fast the second time (root)
 	$(MAKE) --no-print-directory build

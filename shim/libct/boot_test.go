@@ -3,6 +3,7 @@ package libct
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,6 +112,20 @@ func TestFreeze(t *testing.T) {
 	}
 	// A frozen container can be killed.
 	must(t, c.Freeze())
+	b.end(c, init)
+	b.wantNothing()
+}
+
+// Release returns before the program is executed, Freeze waits for it.
+func TestFreezeAtOnce(t *testing.T) {
+	b := newBundle(t, "sleep 1000")
+	b.spec.OCI.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "0.3"}}}}
+	c, init := b.boot(newPipes(t))
+	must(t, c.Freeze())
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", init.PID()))
+	if err != nil || strings.TrimSpace(string(name)) != "sleep" {
+		t.Errorf("frozen is %q, %v", name, err)
+	}
 	b.end(c, init)
 	b.wantNothing()
 }

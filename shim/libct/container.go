@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -117,8 +118,11 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, files Files) (*P
 	return newProcess(pid, lp), nil
 }
 
-// Freeze and Thaw stop and continue all processes of the container.
+// Freeze and Thaw stop and continue all processes of the container. A frozen
+// init has executed the program: before that it is a process of the shim's own
+// file, which no checkpoint can hold, and Release returns a moment earlier.
 func (c *Container) Freeze() error {
+	c.awaitProgram()
 	// While a program is being executed by one of init's threads, its first
 	// thread looks dead for a moment, and libcontainer takes the container for
 	// stopped.
@@ -132,8 +136,31 @@ func (c *Container) Freeze() error {
 	return err
 }
 
-// execTries is how often Freeze looks again, retryStart apart.
-const execTries = 10
+const (
+	// execTries is how often Freeze looks again, retryStart apart.
+	execTries = 10
+	// initTries is how often it looks whether init is still libcontainer's, which
+	// hooks can delay.
+	initTries = 200
+	// initName is how libcontainer calls the process that is to execute the program.
+	initName = "runc:[2:INIT]"
+)
+
+// awaitProgram waits until init has executed the program, but not for long.
+func (c *Container) awaitProgram() {
+	state, err := c.c.State()
+	if err != nil {
+		return
+	}
+	for range initTries {
+		// An init that has ended is nothing to wait for.
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", state.InitProcessPid))
+		if err != nil || strings.TrimSpace(string(name)) != initName {
+			return
+		}
+		time.Sleep(retryStart)
+	}
+}
 
 // Thaw undoes Freeze. It succeeds if the container is not frozen.
 func (c *Container) Thaw() error {

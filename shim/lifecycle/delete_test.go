@@ -224,6 +224,40 @@ func TestDeleteClosesExecs(t *testing.T) {
 	})
 }
 
+// One that never ran ended as nothing, as with the stock shim.
+func TestDeleteExecNeverStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		init := newFakeInit(10)
+		_, task, _ := startTask(t, init)
+		if err := task.AddExec(ExecConfig{ID: "never"}); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := task.DeleteExec(t.Context(), "never"); err != nil || e.Status != 0 || !e.At.IsZero() {
+			t.Errorf("DeleteExec: %v, %v", e, err)
+		}
+		init.end(0)
+	})
+}
+
+// One whose start failed reads as never started, as with the stock shim.
+func TestFailedExecReadsAsCreated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		init := newFakeInit(10)
+		init.newExec = func(context.Context, ExecConfig) (Process, error) { return nil, errdefs.ErrUnavailable }
+		_, task, _ := startTask(t, init)
+		if err := task.AddExec(ExecConfig{ID: "e"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := task.StartExec(t.Context(), "e"); !errdefs.IsUnavailable(err) {
+			t.Errorf("StartExec: %v", err)
+		}
+		if i, err := task.Info("e"); err != nil || i.State != Created || i.PID != 0 {
+			t.Errorf("Info: %+v, %v", i, err)
+		}
+		init.end(0)
+	})
+}
+
 // Whoever waits gets the exit also if another deletes the process at once.
 func TestWaitAgainstDeleteExec(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -33,8 +33,12 @@ func (t *Task) execL(id string) (*execProcess, error) {
 
 func (e *execProcess) infoL() Info {
 	i := Info{ID: e.task.id, ExecID: e.cfg.ID, State: e.state, Stdio: e.cfg.Stdio, Exit: e.exit, PID: e.exit.PID}
-	if e.process != nil && e.state == Running {
+	switch {
+	case e.process != nil && e.state == Running:
 		i.PID = e.process.PID()
+	case e.process == nil && e.state == Stopped:
+		// Its start failed: as with the stock shim it reads as never started.
+		i.State = Created
 	}
 	return i
 }
@@ -160,8 +164,9 @@ func (t *Task) DeleteExec(ctx context.Context, id string) (Exit, error) {
 		t.mu.Unlock()
 		return Exit{}, err
 	}
-	e.forgetL()
+	// One that was never started ended as nothing: status 0, at no time.
 	p, exit := e.process, e.exit
+	e.forgetL()
 	t.mu.Unlock()
 	if p != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)

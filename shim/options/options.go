@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -60,6 +61,13 @@ func Decode(in typeurl.Any) (Options, error) {
 	}
 	switch v := v.(type) {
 	case *options.Options:
+		// No binary is run, but a wrong name is as wrong as for the stock shim.
+		if v.BinaryName != "" {
+			if _, err := exec.LookPath(v.BinaryName); err != nil {
+				return o, fmt.Errorf("decode runtime options: find BinaryName %q, which this runtime does not need and which can be left out: %w",
+					v.BinaryName, errors.Join(errdefs.ErrInvalidArgument, err))
+			}
+		}
 		o.set(v)
 		return o, nil
 	case *runtimeoptions.Options:

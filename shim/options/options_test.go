@@ -37,7 +37,7 @@ func TestDecode(t *testing.T) {
 		"runc's, all": {
 			marshal(t, &options.Options{
 				Root: "/r", NoPivotRoot: true, NoNewKeyring: true, SystemdCgroup: true, IoUid: 1, IoGid: 2,
-				CriuWorkPath: "/w", ShimCgroup: "/g", BinaryName: "runc",
+				CriuWorkPath: "/w", ShimCgroup: "/g", BinaryName: "sh",
 			}),
 			Options{
 				Root: "/r", NoPivotRoot: true, NoNewKeyring: true, SystemdCgroup: true, IOUID: 1, IOGID: 2,
@@ -64,6 +64,13 @@ func TestDecodeRefuses(t *testing.T) {
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), a.GetTypeUrl()) || !strings.Contains(err.Error(), runcType) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestDecodeMissingBinary(t *testing.T) {
+	_, err := Decode(marshal(t, &options.Options{BinaryName: "no-runc"}))
+	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `"no-runc"`) {
+		t.Error(err)
 	}
 }
 

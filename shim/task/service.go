@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/shim/events"
 	"github.com/containerd-snap/snap/shim/lifecycle"
@@ -37,8 +38,8 @@ var empty = &emptypb.Empty{}
 
 // Service serves the task API, version 3, for the tasks of one shim.
 type Service struct {
-	tasks   *lifecycle.Registry
-	starter *start.Starter
+	tasks  *lifecycle.Registry
+	launch Launch
 	// shutdown ends the shim.
 	shutdown func()
 	// used says that a task was asked for.
@@ -50,10 +51,32 @@ type Service struct {
 // nobody knows of the server, and nobody would ever end it.
 const unusedTimeout = 30 * time.Second
 
-// New returns a service whose tasks are started by starter and send their
+// Init is what the service needs of a container: what the core needs, and captures.
+type Init interface {
+	lifecycle.Init
+	Bundle() string
+	Capture(ctx context.Context, req start.Capture, wasPaused bool) (checkpoint.Entry, error)
+	Checkpoint(ctx context.Context, req start.PlainCheckpoint) error
+}
+
+// Launch prepares a task up to the point where only Start is missing.
+type Launch func(ctx context.Context, req start.Request, oom func()) (Init, error)
+
+// LaunchBy returns the Launch of a starter.
+func LaunchBy(s *start.Starter) Launch {
+	return func(ctx context.Context, req start.Request, oom func()) (Init, error) {
+		i, err := s.Launch(ctx, req, oom)
+		if err != nil {
+			return nil, err
+		}
+		return i, nil
+	}
+}
+
+// New returns a service whose tasks are started by launch and send their
 // events to emit. shutdown is called when containerd asks for it and no task is left.
-func New(starter *start.Starter, emit lifecycle.Emitter, shutdown func()) *Service {
-	s := &Service{tasks: lifecycle.NewRegistry(emit), starter: starter, shutdown: shutdown}
+func New(launch Launch, emit lifecycle.Emitter, shutdown func()) *Service {
+	s := &Service{tasks: lifecycle.NewRegistry(emit), launch: launch, shutdown: shutdown}
 	time.AfterFunc(unusedTimeout, func() {
 		if !s.used.Load() {
 			s.shutdown()
@@ -94,7 +117,7 @@ func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	}
 	detail := events.CreateDetail{Bundle: r.Bundle, Checkpoint: r.Checkpoint, Rootfs: r.Rootfs, Stdio: stdio}
 	t, err := s.tasks.Create(ctx, r.ID, stdio, detail, func(ctx context.Context, oom func()) (lifecycle.Init, error) {
-		return s.starter.Launch(ctx, start.Request{
+		return s.launch(ctx, start.Request{
 			ID:         r.ID,
 			Bundle:     r.Bundle,
 			Stdio:      stdio,
@@ -343,12 +366,12 @@ func (s *Service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.
 }
 
 // get finds a task with the init that started it.
-func (s *Service) get(id string) (*lifecycle.Task, *start.Init, error) {
+func (s *Service) get(id string) (*lifecycle.Task, Init, error) {
 	t, err := s.tasks.Get(id)
 	if err != nil {
 		return nil, nil, err
 	}
-	init, ok := t.Init().(*start.Init)
+	init, ok := t.Init().(Init)
 	if !ok {
 		return nil, nil, fmt.Errorf("task %s was not started by this shim: %w", id, errdefs.ErrInternal)
 	}

@@ -31,7 +31,7 @@ func (discard) Emit(lifecycle.Event) {}
 
 func newService(t *testing.T) *Service {
 	t.Helper()
-	return New(&start.Starter{Namespace: "test"}, discard{}, func() {})
+	return New(LaunchBy(&start.Starter{Namespace: "test"}), discard{}, func() {})
 }
 
 // Every state of the core has a status, and a task that is captured runs for its user.
@@ -160,7 +160,7 @@ func TestCheckpointOptions(t *testing.T) {
 // The shim ends only when nothing is left in it.
 func TestShutdown(t *testing.T) {
 	ended := 0
-	s := New(&start.Starter{}, discard{}, func() { ended++ })
+	s := New(LaunchBy(&start.Starter{}), discard{}, func() { ended++ })
 	launching, launch := make(chan struct{}), make(chan struct{})
 	created := make(chan error, 1)
 	go func() {
@@ -191,8 +191,8 @@ func TestShutdown(t *testing.T) {
 func TestUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		unused, used := 0, 0
-		New(&start.Starter{}, discard{}, func() { unused++ })
-		s := New(&start.Starter{}, discard{}, func() { used++ })
+		New(LaunchBy(&start.Starter{}), discard{}, func() { unused++ })
+		s := New(LaunchBy(&start.Starter{}), discard{}, func() { used++ })
 		if _, err := s.Create(t.Context(), &taskapi.CreateTaskRequest{ID: "t", Bundle: t.TempDir()}); err == nil {
 			t.Error("a bundle without a spec was accepted")
 		}

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	_ "crypto/sha256" // the algorithm of go-digest's digests
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -32,6 +31,8 @@ type image struct {
 	config ocispec.Image
 	layers []blob
 	files  []*os.File // opened by load and addTar; the layers read from them
+	// standIns are the platforms that it is offered for without programs.
+	standIns []ocispec.Platform
 }
 
 func newImage() *image {
@@ -107,6 +108,13 @@ func (im *image) configure(o options) {
 	if o.user != "" {
 		c.User = o.user
 	}
+	for _, v := range o.volumes {
+		if c.Volumes == nil {
+			c.Volumes = map[string]struct{}{}
+		}
+		c.Volumes[v] = struct{}{}
+	}
+	im.standIns = o.standIns
 	if len(o.command) > 0 {
 		c.Entrypoint, c.Cmd = nil, o.command
 	}
@@ -139,23 +147,10 @@ func (im *image) write(out, name string) (err error) {
 
 // encode writes the OCI layout: https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
 func (im *image) encode(f *os.File, name string) error {
-	config, err := jsonBlob(ocispec.MediaTypeImageConfig, im.config)
+	top, others, err := im.index(name)
 	if err != nil {
 		return err
 	}
-	manifest := ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ocispec.MediaTypeImageManifest,
-		Config:    config.desc,
-	}
-	for _, l := range im.layers {
-		manifest.Layers = append(manifest.Layers, l.desc)
-	}
-	top, err := jsonBlob(ocispec.MediaTypeImageManifest, manifest)
-	if err != nil {
-		return err
-	}
-	top.desc.Platform = &im.config.Platform
 	top.desc.Annotations = map[string]string{
 		"io.containerd.image.name": name,
 		ocispec.AnnotationRefName:  name[strings.LastIndex(name, ":")+1:],
@@ -192,7 +187,7 @@ func (im *image) encode(f *os.File, name string) error {
 	if err := put(ocispec.ImageIndexFile, index); err != nil {
 		return err
 	}
-	for _, b := range append([]blob{top, config}, im.layers...) {
+	for _, b := range append([]blob{top}, others...) {
 		if err := put(blobPath(b.desc.Digest), b); err != nil {
 			return err
 		}
@@ -213,12 +208,4 @@ func newBlob(mediaType string, r io.ReaderAt, size int64) (blob, error) {
 		desc:    ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size},
 		content: io.NewSectionReader(r, 0, size),
 	}, nil
-}
-
-func jsonBlob(mediaType string, v any) (blob, error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return blob{}, err
-	}
-	return newBlob(mediaType, bytes.NewReader(data), int64(len(data)))
 }

@@ -7,7 +7,8 @@
 //	images -o FILE -name NAME -from IMAGE.tar       [-add DIR]... [COMMAND...]
 //
 // Each -add puts a directory's content over what is there, as one more layer
-// owned by root. The same input gives the same digest: times are constant and
+// owned by root. With -stand-in the image has more than one platform, as those
+// of registries have. The same input gives the same digest: times are constant and
 // names are sorted.
 package main
 
@@ -20,6 +21,7 @@ import (
 	"os/signal"
 	"strings"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,7 +41,8 @@ func main() {
 type options struct {
 	out, name            string
 	busybox, layer, from string
-	add, env             words
+	add, env, volumes    words
+	standIns             []ocispec.Platform
 	workdir, user        string
 	command              []string
 }
@@ -60,6 +63,12 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.from, "from", "", "begin with the image in this `file`")
 	f.Var(&o.add, "add", "put the content of this `directory` over it; can be repeated")
 	f.Var(&o.env, "env", "set an environment variable, `NAME=VALUE`; can be repeated")
+	f.Var(&o.volumes, "volume", "declare this `directory` a volume; can be repeated")
+	f.Func("stand-in", "offer the image for this `platform` too, without programs; can be repeated", func(s string) error {
+		p, err := parsePlatform(s)
+		o.standIns = append(o.standIns, p)
+		return err
+	})
 	f.StringVar(&o.workdir, "workdir", "", "working `directory` of the command")
 	f.StringVar(&o.user, "user", "", "`user` that runs the command")
 	if err := f.Parse(args); err != nil {

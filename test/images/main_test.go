@@ -242,3 +242,57 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestStandIns(t *testing.T) {
+	dir := t.TempDir()
+	out := filepath.Join(dir, "image.tar")
+	build(t, "-o", out, "-name", "localhost/many:1", "-layer", baseTar(t), "-stand-in", "linux/s390x", "-stand-in", "linux/arm64/v8", "-volume", "/srv", "-volume", "C:/x")
+	f, err := os.Open(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	files, err := contents(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(d ocispec.Descriptor, v any) {
+		t.Helper()
+		if err := readJSON(files[blobPath(d.Digest)], v); err != nil {
+			t.Fatalf("blob %s: %v", d.Digest, err)
+		}
+	}
+	var outer, index ocispec.Index
+	if err := readJSON(files[ocispec.ImageIndexFile], &outer); err != nil {
+		t.Fatal(err)
+	}
+	if d := outer.Manifests[0]; d.MediaType != ocispec.MediaTypeImageIndex || d.Annotations["io.containerd.image.name"] != "localhost/many:1" {
+		t.Errorf("the name stands for %+v", d)
+	}
+	read(outer.Manifests[0], &index)
+	layers := map[digest.Digest]bool{}
+	var platforms []string
+	for n, d := range index.Manifests {
+		var m ocispec.Manifest
+		var c ocispec.Image
+		read(d, &m)
+		read(m.Config, &c)
+		if n > 0 {
+			platforms = append(platforms, d.Platform.OS+"/"+d.Platform.Architecture+"/"+d.Platform.Variant)
+		} else if len(c.Config.Volumes) != 2 {
+			t.Errorf("volumes %v", c.Config.Volumes)
+		}
+		if c.OS != d.Platform.OS || c.Architecture != d.Platform.Architecture || c.Variant != d.Platform.Variant {
+			t.Errorf("the configuration of %+v is for %+v", d.Platform, c.Platform)
+		}
+		layers[m.Layers[0].Digest] = files[blobPath(m.Layers[0].Digest)] != nil
+	}
+	if want := []string{"linux/s390x/", "linux/arm64/v8"}; !slices.Equal(platforms, want) || len(layers) != 3 {
+		t.Errorf("stand-ins for %q with layers %v, want %q with one each", platforms, layers, want)
+	}
+	for _, bad := range []string{"linux", "linux/", "a/b/c/d"} {
+		if err := run(t.Context(), []string{"-o", out, "-name", "a/b:1", "-layer", baseTar(t), "-stand-in", bad}); err == nil || !strings.Contains(err.Error(), "OS/ARCHITECTURE") {
+			t.Errorf("-stand-in %q: %v", bad, err)
+		}
+	}
+}

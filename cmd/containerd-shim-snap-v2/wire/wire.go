@@ -28,6 +28,8 @@ import (
 
 // Hooks let a program that is not the product's look into a start.
 type Hooks struct {
+	// Launch replaces how tasks are started by what it makes of that.
+	Launch func(task.Launch) task.Launch
 	// Phase is called at the end of each phase of the start of a container.
 	Phase func(id, phase string)
 }
@@ -88,5 +90,9 @@ func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
 	if address := starter.Address; address != "" {
 		sd.RegisterCallback(func(context.Context) error { return shim.RemoveSocket(address) })
 	}
-	return task.New(starter, queue, sd.Shutdown), nil
+	launch := task.LaunchBy(starter)
+	if hooks.Launch != nil {
+		launch = hooks.Launch(launch)
+	}
+	return task.New(launch, queue, sd.Shutdown), nil
 }
