@@ -38,6 +38,9 @@ func (i *Init) Exec(ctx context.Context, cfg lifecycle.ExecConfig) (_ lifecycle.
 			retErr = errors.Join(retErr, s.Close())
 		}
 	}()
+	if err := s.NullStreams(); err != nil {
+		return nil, err
+	}
 	if err := s.Start(ctx); err != nil {
 		return nil, err
 	}

@@ -53,6 +53,34 @@ func TestProcessFiles(t *testing.T) {
 	}
 }
 
+// What is named nothing is /dev/null where that is asked for; the rest stays a pipe.
+func TestNullStreams(t *testing.T) {
+	for _, test := range []struct {
+		c    Config
+		null [3]bool
+	}{
+		{Config{}, [3]bool{true, true, true}},
+		{Config{Stdout: "/out"}, [3]bool{true, false, true}},
+		{Config{Stdout: "file:///out"}, [3]bool{true, false, false}},
+		{Config{Stdin: "/in", Stdout: "/out", Stderr: "/err"}, [3]bool{}},
+	} {
+		s, err := Open("task", "tests", test.c, 0, 0)
+		must(t, err)
+		t.Cleanup(func() { s.Close() })
+		must(t, s.NullStreams())
+		for i, f := range s.ProcessFiles() {
+			if got := f.Name() == os.DevNull; got != test.null[i] {
+				t.Errorf("%+v: descriptor %d is /dev/null: %t", test.c, i, got)
+			}
+		}
+	}
+	s := open(t, Config{})
+	must(t, s.NullStreams())
+	start(t, s)
+	cmd := run(t, s, "sh", "-c", "cat; [ -c /dev/stdin ] && [ -c /dev/stdout ] && [ -c /dev/stderr ]")
+	finish(t, s, cmd)
+}
+
 func TestUnnamed(t *testing.T) {
 	s := open(t, Config{})
 	start(t, s)

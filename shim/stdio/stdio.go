@@ -1,9 +1,10 @@
 // Package stdio moves bytes between the standard streams of a process and what
 // containerd names for them: FIFOs, files, a logging program, or nothing.
 //
-// The process always gets pipes, or a pseudo-terminal: a restore re-attaches
+// A container's init always gets pipes, or a pseudo-terminal: a restore re-attaches
 // only pipes, so a checkpoint of a container without streams fits one that has
-// them, and the other way round. The one exception to copying is a logging
+// them, and the other way round. Other processes get /dev/null for what is named
+// nothing. The one exception to copying is a logging
 // program without a terminal: it reads the pipes of the process itself.
 //
 // The package starts no process but the logging program, and knows no state of
@@ -38,7 +39,7 @@ const (
 
 // Session is the standard streams of one process. The calls are, in this order:
 //
-//	Open, Start                     before the process is started or restored
+//	Open, NullStreams, Start        before the process is started or restored
 //	ProcessFiles or ConsoleSocket   for starting it
 //	RenewConsole                    before a second attempt, as after a failed restore
 //	CloseProcessFiles               when it was started
@@ -136,6 +137,30 @@ func (s *Session) openPipe(i, uid, gid int) error {
 		}
 	}
 	s.owned = append(s.owned, s.near[i])
+	return nil
+}
+
+// NullStreams gives the process /dev/null for what is named nothing, instead of a
+// pipe: what is not part of a checkpoint need not be re-attached by a restore, and
+// there are programs that read their input if it is a pipe. Call it after Open.
+func (s *Session) NullStreams() error {
+	if s.plan.terminal {
+		return nil
+	}
+	none := [3]bool{s.plan.stdin == "", s.plan.stdout.kind == kindNone, s.plan.stderr.kind == kindNone && !s.plan.joined}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, null := range none {
+		if !null || s.process[i] == nil {
+			continue
+		}
+		f, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			return fmt.Errorf("open the streams of %s: %w", s.id, err)
+		}
+		s.process[i].Close()
+		s.process[i] = f
+	}
 	return nil
 }
 
