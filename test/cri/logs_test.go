@@ -48,20 +48,19 @@ func TestLogs(t *testing.T) {
 		const long = 40000
 		c := p.startShell("a", fmt.Sprintf("echo one; echo two >&2; head -c %d /dev/zero | tr '\\0' x; echo; printf 'no newline'", long))
 		c.ended()
-		streams := map[string][]string{}
-		whole := ""
+		streams, partial := map[string][]string{}, map[string]string{}
 		for _, l := range c.log() {
 			m := line.FindStringSubmatch(l)
 			if m == nil {
 				t.Fatalf("line %.80q", l)
 			}
-			if whole += m[3]; m[2] == "F" {
-				streams[m[1]] = append(streams[m[1]], whole)
-				whole = ""
+			if partial[m[1]] += m[3]; m[2] == "F" {
+				streams[m[1]] = append(streams[m[1]], partial[m[1]])
+				partial[m[1]] = ""
 			}
 		}
-		if whole != "" {
-			streams["stdout"] = append(streams["stdout"], whole)
+		if partial["stdout"] != "" {
+			streams["stdout"] = append(streams["stdout"], partial["stdout"])
 		}
 		if want := []string{"two"}; fmt.Sprint(streams["stderr"]) != fmt.Sprint(want) {
 			t.Errorf("stderr %q", streams["stderr"])

@@ -20,11 +20,13 @@ type probeState struct {
 }
 
 // ask asks the probe at a pod's address, over the pod's network.
-func ask(t *testing.T, ip string) (probeState, error) {
+func ask(t *testing.T, ip string) (probeState, error) { return askAt(t, net.JoinHostPort(ip, "7000")) }
+
+func askAt(t *testing.T, address string) (probeState, error) {
 	var s probeState
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(ip, "7000"))
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return s, err
 	}
