@@ -9,6 +9,7 @@ package checkpoint
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -54,7 +55,19 @@ type Checkpoint struct {
 	Diff Diff `json:"diff"`
 	// Timing is what the capture cost.
 	Timing Timing `json:"timing"`
+	// Connections are the TCP connections that are part of the checkpoint.
+	Connections []Connection `json:"connections,omitempty"`
 }
+
+// Connection is a TCP connection of a captured program. An address is written
+// with its port, as in "10.0.0.2:80" or "[fd00::2]:80".
+type Connection struct {
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+}
+
+// String writes both ends, the program's first.
+func (c Connection) String() string { return c.Local.String() + " -> " + c.Remote.String() }
 
 // SchemaVersion is the only layout of an entry that this version reads and writes.
 const SchemaVersion = 1

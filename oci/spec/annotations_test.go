@@ -46,6 +46,7 @@ func TestParseSettings(t *testing.T) {
 			if test.want.Memory == "" {
 				test.want.Memory = checkpoint.MemoryAuto
 			}
+			test.want.TCP = TCPClose
 			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("settings are %+v, want %+v", got, test.want)
 			}

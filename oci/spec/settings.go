@@ -26,6 +26,22 @@ const (
 	Never Policy = "Never"
 )
 
+// TCP says what becomes of the TCP connections that a program holds at its
+// capture.
+type TCP string
+
+// The valid choices.
+const (
+	// TCPClose leaves connections out: they are closed in a clone, and go on in the
+	// captured program. It is the default.
+	TCPClose TCP = "close"
+	// TCPEstablished saves them, and restores them where the container has the
+	// addresses that they need.
+	TCPEstablished TCP = "established"
+	// TCPRefuse refuses to capture a program that holds any.
+	TCPRefuse TCP = "refuse"
+)
+
 // Settings is what is asked of Snap for one container: by its annotations, or
 // where they are silent by the host's defaults.
 type Settings struct {
@@ -37,6 +53,8 @@ type Settings struct {
 	// ResumeKey is the identity that the container's resume points belong to;
 	// empty for its own (see Owner).
 	ResumeKey string
+	// TCP is one of the valid choices.
+	TCP TCP
 	// AfterRestore is what is done to the program after a restore, in order.
 	AfterRestore []Action
 	// Identity is where the directory that tells the program who it is gets
@@ -48,7 +66,7 @@ type Settings struct {
 
 // DefaultSettings is what holds where nobody says otherwise.
 func DefaultSettings() Settings {
-	return Settings{Restore: IfPresent, Memory: checkpoint.MemoryAuto}
+	return Settings{Restore: IfPresent, TCP: TCPClose, Memory: checkpoint.MemoryAuto}
 }
 
 // The keys that messages elsewhere in this package name.
@@ -81,6 +99,9 @@ var settings = []setting{
 	}},
 	{"resume-key", fmt.Sprintf("a word of at most %d bytes", maxReference), func(s *Settings, v string) error {
 		return word(&s.ResumeKey, v, maxReference)
+	}},
+	{"tcp", "one of close, established, refuse", func(s *Settings, v string) error {
+		return oneOf(&s.TCP, v, TCPClose, TCPEstablished, TCPRefuse)
 	}},
 	{"after-restore", actionGrammar, func(s *Settings, v string) (err error) {
 		s.AfterRestore, err = parseActions(v)

@@ -106,10 +106,16 @@ func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (checkp
 		return none, notFound(err)
 	}
 	i.prune(ctx)
-	if req.Stop {
-		if err := l.c.KillAll(); err != nil {
-			return e, fmt.Errorf("end the captured task: %w", err)
-		}
+	if !req.Stop {
+		return e, nil
+	}
+	// Peers of saved connections shall wait, not hear of the end: the network stays
+	// silent until the task is deleted.
+	i.mu.Lock()
+	i.silenced, frozen.connections = frozen.connections, nil
+	i.mu.Unlock()
+	if err := errors.Join(i.silenced.detach(), l.c.KillAll()); err != nil {
+		return e, fmt.Errorf("end the captured task: %w", err)
 	}
 	return e, nil
 }
@@ -146,17 +152,22 @@ func (i *Init) dump(ctx context.Context, l *live, draft *store.Draft, f *frozen,
 	if err := os.MkdirAll(workDir, 0o700); err != nil {
 		return err
 	}
-	cfg := captureConfig()
+	if err := f.freeze(); err != nil {
+		return err
+	}
+	var err error
+	if f.connections, err = i.holdConnections(l); err != nil {
+		return err
+	}
+	meta.Connections = f.connections.describe()
+	cfg := criuConfig(len(meta.Connections) > 0)
 	cfg.External = i.external
 	if err := cfg.Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
 		return err
 	}
-	if err := f.freeze(); err != nil {
-		return err
-	}
 	begin := time.Now()
 	meta.CreatedAt = begin.UTC()
-	err := runDump(ctx, l, libct.Dump{
+	err = runDump(ctx, l, libct.Dump{
 		Images: libct.Images{
 			Dir:       draft.ImagesDir(),
 			Work:      workDir,
@@ -214,6 +225,8 @@ type frozen struct {
 	// on says that this capture froze it; since tells when.
 	on    bool
 	since time.Time
+	// connections are those of the task that are part of the checkpoint.
+	connections *connections
 	// code is what the processes run, as collected in the pause; nil if it was not.
 	code *rule.Tree
 }
@@ -239,12 +252,13 @@ func (f *frozen) freeze() error {
 // thaw lets the task go on. It may be called twice. CRIU, if it was killed, may
 // have left a task thawed that shall stay frozen.
 func (f *frozen) thaw(ctx context.Context) {
-	var err error
+	err := f.connections.letGo()
+	f.connections = nil
 	switch {
 	case f.wasPaused:
-		err = f.l.c.Freeze()
+		err = errors.Join(err, f.l.c.Freeze())
 	case f.on:
-		err = f.l.c.Thaw()
+		err = errors.Join(err, f.l.c.Thaw())
 	}
 	f.on = false
 	if err != nil && f.l.p.Signal(unix.Signal(0)) == nil {

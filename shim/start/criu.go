@@ -14,13 +14,16 @@ import (
 	"github.com/containerd-snap/snap/shim/libct"
 )
 
-// restoreConfig is CRIU's configuration for a registered checkpoint. It must
-// agree with captureConfig.
-func restoreConfig() criu.Config { return criu.DefaultConfig() }
-
-// captureConfig is that for a checkpoint that is to be registered: connections
-// closed in the clones and not touched in the program, no network lock.
-func captureConfig() criu.Config { return criu.DefaultConfig() }
+// criuConfig is that for a registered checkpoint, or one that is to
+// be, the same for both. Without connections they are closed in the clones and not
+// touched in the program; with them it is we who lock the network.
+func criuConfig(connections bool) criu.Config {
+	c := criu.DefaultConfig()
+	if connections {
+		c.TCP = criu.TCPEstablished
+	}
+	return c
+}
 
 // legacyConfig is that for a plain checkpoint or restore, as runc would do it.
 func legacyConfig(tcpEstablished bool) criu.Config {

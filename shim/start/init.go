@@ -62,6 +62,9 @@ type Init struct {
 	starting bool
 	// queued are the signals that came meanwhile.
 	queued []unix.Signal
+	// silenced is the network of a task that was ended by its capture, with connections
+	// whose peers must not hear of it.
+	silenced *connections
 	// aborting says that a held restore is being given up.
 	aborting bool
 }
@@ -242,7 +245,7 @@ func (i *Init) release(ctx context.Context, l *live) error {
 // finish lets the held restore go on. After an error nothing of the attempt is
 // left but the namespaces, which the boot that follows joins.
 func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
-	if err := i.identity.write(i.oci, i.plan.source()); err != nil {
+	if err := errors.Join(i.plan.checkNetwork(), i.identity.write(i.oci, i.plan.source())); err != nil {
 		ok, aerr := rs.Abort()
 		if !ok {
 			return libct.ErrAborted
@@ -250,6 +253,7 @@ func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 		return errors.Join(err, aerr, i.undoRootfs())
 	}
 	c, p, err := rs.Finish(ctx)
+	err = errors.Join(err, i.plan.lock.Release())
 	if err == nil {
 		i.rec.phase("restore")
 		i.reapply(ctx, c)
@@ -370,6 +374,9 @@ func (i *Init) Destroy(context.Context) error {
 		errs = append(errs, l.c.Destroy())
 	}
 	i.plan.letGo()
+	i.mu.Lock()
+	errs = append(errs, i.silenced.letGo())
+	i.mu.Unlock()
 	errs = append(errs, i.closePages(), i.rootfs.Unmount())
 	if i.ns != nil {
 		errs = append(errs, i.ns.Close())

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint/match"
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/oci/spec"
+	"github.com/containerd-snap/snap/shim/netlock"
 )
 
 // plan is a decision with what its execution needs.
@@ -45,6 +46,11 @@ type plan struct {
 	// draft that is never committed: on the store's file system, and swept if
 	// the shim dies.
 	staged *store.Draft
+	// connections are those to restore; network is then the path of the network
+	// namespace that they are restored in, and lock silences it until they are.
+	connections []checkpoint.Connection
+	network     string
+	lock        *netlock.Lock
 	// release ends the hold on the entry; nil if there is none.
 	release func()
 	// gone makes letGo work once: a start that fails and the signal that made
@@ -55,6 +61,8 @@ type plan struct {
 // letGo ends what is held for the restore: it has succeeded or failed.
 func (p *plan) letGo() {
 	p.gone.Do(func() {
+		// It ends with us in any case.
+		_ = p.lock.Release()
 		if p.staged != nil {
 			// What remains after an error is swept with the next capture.
 			_ = p.staged.Discard()
@@ -117,7 +125,10 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 	p.images = filepath.Join(p.entry.Dir, "images")
 	p.diff = filepath.Join(p.entry.Dir, "diff")
 	p.detached = true
-	p.criu = restoreConfig()
+	if settings.TCP == spec.TCPEstablished {
+		p.connections = p.entry.Checkpoint.Connections
+	}
+	p.criu = criuConfig(len(p.connections) > 0)
 	if err := p.decideMemory(settings.Memory); err != nil || p.decision.Action == checkpoint.Boot {
 		return p, err
 	}

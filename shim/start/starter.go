@@ -256,6 +256,9 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		}
 		p.images = p.staged.ImagesDir()
 	}
+	if err := p.lockNetwork(cs); err != nil {
+		return err
+	}
 	if err := p.criu.Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
 		return err
 	}
@@ -312,7 +315,7 @@ func (i *Init) fellBack(ctx context.Context, cause error) error {
 
 // countFailure counts a failed restore against its checkpoint.
 func (i *Init) countFailure(ctx context.Context, cause error) {
-	if i.plan.entry == nil {
+	if i.plan.entry == nil || errors.Is(cause, errUnsuited) {
 		return
 	}
 	st, err := i.starter.Store.RecordFailure(i.plan.entry.Digest, cause.Error())
