@@ -17,6 +17,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/checkpoint/host"
 	"github.com/containerd-snap/snap/checkpoint/store"
+	"github.com/containerd-snap/snap/cmd/snapctl/internal/daemon"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/fixture"
 	"github.com/containerd-snap/snap/config"
 	"github.com/containerd-snap/snap/shim/capture"
@@ -34,6 +35,7 @@ func node(t *testing.T) *store.Store {
 	t.Setenv(config.EnvFile, file)
 	t.Setenv("PATH", dir)
 	t.Setenv(envNamespace, "")
+	t.Setenv(daemon.EnvAddress, filepath.Join(dir, "containerd.sock"))
 	return st
 }
 
@@ -297,7 +299,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("exit code %d, %q\n%s", code, stderr, stdout)
 	}
 	fixture.Damage(t, e, "images/pages-1.img")
-	if code, stdout, _ := run(t, "doctor"); code != exitOK || !strings.Contains(stdout, "✓ checkpoints    1 ready") {
+	if code, stdout, _ := run(t, "doctor"); code != exitOK || !strings.Contains(stdout, "✓ checkpoints     1 ready") {
 		t.Errorf("exit code %d\n%s", code, stdout)
 	}
 	code, stdout, stderr = run(t, "doctor", "--verify")
@@ -322,10 +324,13 @@ func TestStatusWithoutCRIU(t *testing.T) {
 func TestBadConfiguration(t *testing.T) {
 	node(t)
 	write(t, os.Getenv(config.EnvFile), "rot = \"/x\"\n", 0o600)
-	for _, args := range [][]string{{"ls"}, {"doctor"}, {"rm", "x"}, {"create", "x"}, {"explain", "x"}, {"inspect", "x"}} {
+	for _, args := range [][]string{{"ls"}, {"doctor", "x"}, {"rm", "x"}, {"create", "x"}, {"explain", "x"}, {"inspect", "x"}} {
 		if code, _, stderr := run(t, args...); code != exitFailed || !strings.Contains(stderr, "unknown key") {
 			t.Errorf("%v: exit code %d, %q", args, code, stderr)
 		}
+	}
+	if code, stdout, stderr := run(t, "doctor"); code != exitFailed || !strings.Contains(stdout, "✗ configuration   ") || !strings.Contains(stdout, "unknown key") || stderr != "snapctl: found 1 problem\n" {
+		t.Errorf("doctor: exit code %d, %q\n%s", code, stderr, stdout)
 	}
 	if _, stdout, _ := run(t, "__complete", "inspect", ""); stdout != ":4\n" {
 		t.Errorf("completion offers %q", stdout)

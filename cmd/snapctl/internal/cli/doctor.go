@@ -12,19 +12,22 @@ import (
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/human"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/progress"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
+	"github.com/containerd-snap/snap/config"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
 	var asJSON, verify bool
-	var namespace string
+	var namespace, address string
 	cmd := &cobra.Command{
 		Use:   "doctor [CONTAINER]",
 		Short: "Check whether this node, or a container, can be captured and restored",
-		Long: `Check CRIU, the kernel, the store and the registered checkpoints, and say what to do
-about what is wrong. It changes nothing. The exit code is 1 if anything prevents
-capture or restore.
+		Long: `Check CRIU, the kernel, containerd with its runtime handlers, the configuration, the
+store and the registered checkpoints, and say what to do about what is wrong. It
+changes nothing. Each finding is fine (✓), a warning (!), which costs time or concerns
+some containers only, or a problem (✗), which prevents capture or restore. The exit
+code is 1 if there is a problem.
 
-Run it with the PATH and environment of containerd, which its shims inherit.
+Run it with the PATH of containerd, from which its shims start CRIU.
 
 Of a running CONTAINER it says whether a capture would succeed and, if not, which
 process and which resource stands in the way. It looks at /proc only: the program
@@ -48,13 +51,18 @@ does not notice. The exit code is 1 if something stands in the way.
 				}
 				return a.doctorContainer(cmd, namespace, args[0], asJSON)
 			}
-			root, err := a.storeRoot()
-			if err != nil {
-				return err
+			root, bad := a.storeRoot()
+			if usage, ok := errors.AsType[*usageError](bad); ok {
+				return usage
 			}
 			var reading reading
 			stop := progress.Show(a.env.Terminal, reading.line)
-			result, err := doctor.Run(cmd.Context(), doctor.Probe(cmd.Context()), doctor.Options{
+			node := doctor.Probe(cmd.Context(), address)
+			node.Version = a.env.Version
+			if a.root == "" {
+				node.ConfigFile, node.ConfigErr = config.File(), bad
+			}
+			result, err := doctor.Run(cmd.Context(), node, doctor.Options{
 				Root:     root,
 				Verify:   verify,
 				Progress: reading.set,
@@ -76,6 +84,7 @@ does not notice. The exit code is 1 if something stands in the way.
 	}
 	cmd.Flags().BoolVar(&verify, "verify", false, "read the page data of all checkpoints, too")
 	namespaceFlag(cmd, &namespace)
+	addressFlag(cmd, &address)
 	jsonFlag(cmd, &asJSON, "the findings")
 	return cmd
 }

@@ -79,11 +79,11 @@ func Run(ctx context.Context, node Node, opts Options) (Result, error) {
 // Write writes the findings for people, a line each and a remedy below it.
 func (r Result) Write(w io.Writer) error {
 	for _, c := range r.Checks {
-		if _, err := fmt.Fprintf(w, "%s %-14s %s\n", marks[c.Level], c.Name, human.Text(c.Detail)); err != nil {
+		if _, err := fmt.Fprintf(w, "%s %-15s %s\n", marks[c.Level], c.Name, human.Text(c.Detail)); err != nil {
 			return err
 		}
 		if c.Remedy != "" {
-			fmt.Fprintf(w, "  %-14s → %s\n", "", human.Text(c.Remedy))
+			fmt.Fprintf(w, "  %-15s → %s\n", "", human.Text(c.Remedy))
 		}
 	}
 	return nil

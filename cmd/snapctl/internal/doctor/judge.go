@@ -18,8 +18,16 @@ func (n Node) checks() []Check {
 		return []Check{problem("root", "run it as root", "only root can look at CRIU, the kernel and the store (this is uid %d)", n.UID)}
 	}
 	checks := n.host()
-	checks = append(checks, n.shim())
-	return append(checks, n.criu()...)
+	checks = append(checks, n.criu()...)
+	checks = append(checks, n.Host.more()...)
+	checks = append(checks, n.containerd()...)
+	switch {
+	case n.ConfigErr != nil:
+		checks = append(checks, problem("configuration", "correct the file; containers boot until then", "%v", n.ConfigErr))
+	case n.ConfigFile != "":
+		checks = append(checks, ok("configuration", "%s", n.ConfigFile))
+	}
+	return checks
 }
 
 func (n Node) host() []Check {
@@ -29,13 +37,21 @@ func (n Node) host() []Check {
 	} else {
 		checks = append(checks,
 			ok("kernel", "%s, %s", n.Facts.Kernel, n.Facts.Arch),
-			ok("cgroups", "%s", n.Facts.Cgroup))
+			ok("cgroups", "%s", n.cgroups()))
 	}
 	if n.RunTmpfs {
 		return append(checks, ok("/run", "a tmpfs, on which CRIU keeps what it learned of the kernel"))
 	}
 	return append(checks, warning("/run", "mount a tmpfs on /run, as distributions do",
 		"not a tmpfs: CRIU does not keep /run/criu.kdat and probes the kernel anew in each call, about 30 ms"))
+}
+
+// cgroups says of which version they are.
+func (n Node) cgroups() string {
+	if n.Facts.Cgroup == "v1" && n.Host.Hybrid {
+		return "v1 (hybrid: a v2 hierarchy without controllers beside it)"
+	}
+	return n.Facts.Cgroup
 }
 
 func (n Node) shim() Check {

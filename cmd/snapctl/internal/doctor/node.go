@@ -42,11 +42,22 @@ type Node struct {
 	RunTmpfs bool
 	// Shim is the path of the runtime's program; empty if PATH does not hold it.
 	Shim string
+	// Version is that of this program.
+	Version string
+	// ConfigFile is the configuration that was read, empty if --root took its place;
+	// ConfigErr says what is wrong with it.
+	ConfigFile string
+	ConfigErr  error
+	Host       Host
+	Containerd Containerd
 }
 
-// Probe looks at this node.
-func Probe(ctx context.Context) Node {
+// Probe looks at this node, and at the containerd at address.
+func Probe(ctx context.Context, address string) Node {
 	n := Node{UID: os.Geteuid(), Path: os.Getenv("PATH")}
+	if n.UID == 0 {
+		n.Containerd = probeContainerd(ctx, address)
+	}
 	version := 0
 	bin, err := criu.Find()
 	if err == nil {
@@ -59,6 +70,13 @@ func Probe(ctx context.Context) Node {
 	n.Facts, n.FactsErr = host.Facts(version)
 	if n.CRIUErr == nil && n.UID == 0 {
 		n.Check, n.CheckErr = check(ctx, bin.Path)
+	}
+	if n.UID == 0 {
+		usable := ""
+		if n.CRIUErr == nil {
+			usable = bin.Path
+		}
+		n.Host = probeHost(ctx, usable)
 	}
 	var st unix.Statfs_t
 	n.RunTmpfs = unix.Statfs("/run", &st) == nil && st.Type == unix.TMPFS_MAGIC

@@ -129,11 +129,29 @@ func entryChecks(ctx context.Context, st *store.Store, node Node, opts Options) 
 	for _, d := range damaged {
 		checks = append(checks, broken(d.Digest, d.Err))
 	}
+	checks = append(checks, pageChecks(entries)...)
 	depth := "metadata verified"
 	if opts.Verify {
 		depth = "all data verified"
 	}
 	return append([]Check{ok("checkpoints", "%d ready, %s; %s", fine, human.Bytes(bytes), depth)}, checks...), nil
+}
+
+// pageChecks says whether the kernel checks page data as it is read.
+func pageChecks(entries []checkpoint.Entry) []Check {
+	for _, e := range entries {
+		for _, f := range e.Checkpoint.Files {
+			var st unix.Statx_t
+			if !f.Pages || unix.Statx(unix.AT_FDCWD, filepath.Join(e.Dir, "images", f.Path), unix.AT_SYMLINK_NOFOLLOW, 0, &st) != nil {
+				continue
+			}
+			if st.Attributes&unix.STATX_ATTR_VERITY != 0 {
+				return []Check{ok("fs-verity", "the kernel checks page data as it is read")}
+			}
+			return []Check{ok("fs-verity", "not on this file system: restores check page data by its size, and --verify by its content")}
+		}
+	}
+	return nil
 }
 
 func verify(ctx context.Context, st *store.Store, e checkpoint.Entry, opts Options) error {
