@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -279,4 +281,34 @@ func TestSharedPIDNamespace(t *testing.T) {
 	must(t, c.KillAll())
 	must(t, c.Destroy())
 	b.wantNothing()
+}
+
+// An init that is killed ends, whatever is being started in its container.
+func TestInitDiesDuringExecs(t *testing.T) {
+	for round := range 20 {
+		b := newBundle(t, "sleep 1000")
+		c, init := b.boot(newPipes(t))
+		var execs sync.WaitGroup
+		for range 4 {
+			p := newPipes(t)
+			execs.Go(func() {
+				if e, err := c.Exec(t.Context(), execSpec("true"), p.files); err == nil {
+					_, _ = e.Wait()
+				}
+			})
+		}
+		// The start of a process takes some 20 ms.
+		time.Sleep(time.Duration(round) * time.Millisecond)
+		must(t, init.Signal(unix.SIGKILL))
+		if code := waitFor(t, init); code != 137 {
+			t.Errorf("exit code %d", code)
+		}
+		execs.Wait()
+		must(t, c.Destroy())
+		for deadline := time.Now().Add(20 * time.Second); slices.ContainsFunc(children(), unfinished); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("a child that nobody waits for is left")
+			}
+		}
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -50,7 +49,7 @@ type Process struct {
 
 // Boot makes the container and its init, which waits for Release.
 // After an error nothing of it is left.
-func (r Runtime) Boot(ctx context.Context, s Spec, files Files) (*Container, *Process, error) {
+func (r Runtime) Boot(ctx context.Context, s Spec, files Files) (_ *Container, _ *Process, retErr error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -62,6 +61,8 @@ func (r Runtime) Boot(ctx context.Context, s Spec, files Files) (*Container, *Pr
 	if err != nil {
 		return nil, nil, fmt.Errorf("make container %s: %w", s.ID, classify(err))
 	}
+	launching.begin()
+	defer func() { launching.end(retErr) }()
 	p, err := process(s.OCI.Process, files)
 	if err == nil {
 		p.Init = true
@@ -97,7 +98,7 @@ func (c *Container) Release() error {
 }
 
 // Exec starts a further process in the container.
-func (c *Container) Exec(ctx context.Context, p *specs.Process, files Files) (*Process, error) {
+func (c *Container) Exec(ctx context.Context, p *specs.Process, files Files) (_ *Process, retErr error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -105,6 +106,8 @@ func (c *Container) Exec(ctx context.Context, p *specs.Process, files Files) (*P
 	if err != nil {
 		return nil, err
 	}
+	launching.begin()
+	defer func() { launching.end(retErr) }()
 	done := inherit.Guard()
 	err = c.c.Run(lp)
 	done()
@@ -142,8 +145,6 @@ const (
 	// initTries is how often it looks whether init is still libcontainer's, which
 	// hooks can delay.
 	initTries = 200
-	// initName is how libcontainer calls the process that is to execute the program.
-	initName = "runc:[2:INIT]"
 )
 
 // awaitProgram waits until init has executed the program, but not for long.
@@ -153,9 +154,7 @@ func (c *Container) awaitProgram() {
 		return
 	}
 	for range initTries {
-		// An init that has ended is nothing to wait for.
-		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", state.InitProcessPid))
-		if err != nil || strings.TrimSpace(string(name)) != initName {
+		if !unfinished(state.InitProcessPid) {
 			return
 		}
 		time.Sleep(retryStart)
