@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	_ "github.com/opencontainers/cgroups/devices" // device rules of cgroup v1 and v2
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -55,7 +56,7 @@ type Spec struct {
 func (s *Spec) config() (*configs.Config, error) {
 	cfg, err := specconv.CreateLibcontainerConfig(s.createOpts())
 	if err != nil {
-		return nil, fmt.Errorf("convert the spec of container %s: %w", s.ID, err)
+		return nil, fmt.Errorf("convert the spec of container %s: %w: %w", s.ID, err, errdefs.ErrInvalidArgument)
 	}
 	// specconv takes the bundle from the working directory, which in a pod's
 	// shim is that of another container; hooks are told this path.

@@ -85,18 +85,25 @@ func TestReopenLog(t *testing.T) {
 		p := runPod(t, handler)
 		c := p.startShell("a", "trap 'echo again' USR1; trap 'exit 0' TERM; echo first; while :; do sleep 0.05; done")
 		c.logHas("first")
-		if err := os.Rename(c.logFile(), c.logFile()+".1"); err != nil {
-			t.Fatal(err)
-		}
-		if err := runtime.ReopenContainerLog(testContext(t), c.id); err != nil {
-			t.Fatal(err)
-		}
-		c.run("kill", "-USR1", "1")
-		c.logHas("again")
-		if log := c.log(); len(log) != 1 {
-			t.Errorf("the new log holds %q", log)
-		}
+		c.rotate(func() { c.run("kill", "-USR1", "1") }, "again")
 	})
+}
+
+// rotate moves the container's log away and has it made anew. Then it lets the
+// container say something.
+func (c *container) rotate(speak func(), says string) {
+	c.t.Helper()
+	if err := os.Rename(c.logFile(), c.logFile()+".1"); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := runtime.ReopenContainerLog(testContext(c.t), c.id); err != nil {
+		c.t.Fatal(err)
+	}
+	speak()
+	c.logHas(says)
+	if log := c.log(); len(log) != 1 {
+		c.t.Errorf("the new log holds %q", log)
+	}
 }
 
 // TestFollowLogs reads a log while it grows, until its container ends.

@@ -70,16 +70,22 @@ func run(m *testing.M) (code int, retErr error) {
 	if err != nil {
 		return 1, err
 	}
-	node, err = harness.Start(ctx, harness.Options{Stock: true, CRI: &harness.CRI{
-		PauseImage: pauseImage,
-		Handlers: []harness.Handler{
-			{Name: snap, Runtime: harness.Runtime, Network: bridge},
-			{Name: runc, Runtime: "io.containerd.runc.v2", Network: bridge},
-			{Name: tuned, Runtime: harness.Runtime, Network: ptp, Options: tunedOptions(dir)},
-		},
-	}})
+	handlers, err := optionHandlers(dir)
 	if err != nil {
 		return 1, err
+	}
+	if err := os.Mkdir(shimCgroupDir(), 0o755); err != nil {
+		return 1, err
+	}
+	node, err = harness.Start(ctx, harness.Options{Stock: true, CRI: &harness.CRI{
+		PauseImage: pauseImage,
+		Handlers: append([]harness.Handler{
+			{Name: snap, Runtime: harness.Runtime, Network: bridge},
+			{Name: runc, Runtime: "io.containerd.runc.v2", Network: bridge},
+		}, handlers...),
+	}})
+	if err != nil {
+		return 1, errors.Join(err, os.Remove(shimCgroupDir()))
 	}
 	defer func() { retErr = errors.Join(retErr, stopNode()) }()
 	if err := connect(ctx, archives); err != nil {
@@ -156,5 +162,5 @@ func stopNode() error {
 		err = errors.Join(err, fmt.Errorf("something was left on the node when its pods were removed:\n%s", left))
 	}
 	_, serr := node.Stop(ctx)
-	return errors.Join(err, serr)
+	return errors.Join(err, serr, os.Remove(shimCgroupDir()))
 }

@@ -53,6 +53,9 @@ func (c *container) probe() probeState {
 	c.t.Helper()
 	var s probeState
 	ip := c.pod.address()
+	if ip == "" { // the node's network
+		ip = "127.0.0.1"
+	}
 	eventually(c.t, func() (err error) {
 		if s, err = ask(c.t, ip); err == nil && s.Counter == 0 {
 			return errors.New("the probe does not count yet")
