@@ -10,10 +10,14 @@ TOOLS    ?= .tools
 GO       ?= go
 FUZZTIME ?= 3s
 KILLS    ?= 500
+STRESS_TIME ?= 5m
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 PROGRAMS := containerd-shim-snap-v2 snapctl
 BUILD    := -trimpath -buildvcs=false -tags seccomp
+# Without the gRPC stubs of containerd's API, as the stock shim is built: they
+# would bring HTTP, TLS and templates into each shim's memory.
+SHIM     := -trimpath -buildvcs=false -tags seccomp,no_grpc
 
 override TOOLS := $(abspath $(TOOLS))
 SNAP_BIN := $(CURDIR)/bin
@@ -25,11 +29,11 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills conformance demo lint setup install uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills stress conformance demo lint setup install uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
-	$(GO) build $(BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/containerd-shim-snap-v2
+	$(GO) build $(SHIM) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/containerd-shim-snap-v2
 	CGO_ENABLED=0 $(GO) build $(BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/snapctl
 
 test: ## unit, integration and CRI tests, conformance, then each fuzz target for FUZZTIME (root)
@@ -41,11 +45,11 @@ test: ## unit, integration and CRI tests, conformance, then each fuzz target for
 
 test-unit: setup ## unit tests with the race detector (root)
 	packages=$$($(GO) list -tags seccomp ./...) && \
-		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -v /test/integration <<<"$$packages")
+		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure)' <<<"$$packages")
 
 test-integration: setup ## tests through containerd, with real containers (root)
 	$(MAKE) --no-print-directory build
-	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 20m ./test/integration/...
+	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 20m ./test/integration/... ./test/pressure
 
 test-cri: setup ## tests through Kubernetes' container runtime interface, with real pods (root)
 	@$(SETUP)/go-tools cni
@@ -64,6 +68,11 @@ conformance: setup ## containerd's client test-suite with the stock shim and wit
 	$(GO) build $(BUILD) -o out/conformance/conformance ./test/conformance
 	$(GO) build $(BUILD) -o out/conformance/failpoint/containerd-shim-snap-v2 ./test/conformance/shim
 	$(RUN) out/conformance/conformance $(CONFORMANCE_ARGS)
+
+stress: setup ## containerd-stress for STRESS_TIME (5m), ours and the stock shim in turns (root)
+	$(MAKE) --no-print-directory build
+	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 2h -v -run TestStress ./test/pressure \
+		-stress '$(STRESS_TIME)' -slice 30s -speed
 
 demo: setup ## show a slow program that starts fast the second time (root)
 	$(MAKE) --no-print-directory build

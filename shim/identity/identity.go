@@ -10,8 +10,6 @@ import (
 	"github.com/containerd/containerd/api/services/images/v1"
 	"github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 )
 
 // Identity is what a container is made of.
@@ -38,24 +36,19 @@ func (c Client) Lookup(ctx context.Context, id string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	conn, err := grpc.NewClient("passthrough:///unix:"+c.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return Identity{}, fmt.Errorf("connect to containerd at %s: %w", c.Address, err)
-	}
-	defer conn.Close()
-	ctx = namespaces.WithNamespace(ctx, ns)
-	ctr, err := containers.NewContainersClient(conn).Get(ctx, &containers.GetContainerRequest{ID: id})
-	if err != nil {
+	var ctr containers.GetContainerResponse
+	if err := c.unary(ctx, ns, "/containerd.services.containers.v1.Containers/Get", &containers.GetContainerRequest{ID: id}, &ctr); err != nil {
 		return Identity{}, fmt.Errorf("ask containerd for container %s: %w", id, err)
 	}
 	i := Identity{Image: ctr.GetContainer().GetImage()}
 	digest := make(chan string, 1)
-	go func() { digest <- imageDigest(ctx, conn, i.Image) }()
+	go func() { digest <- c.imageDigest(ctx, ns, i.Image) }()
 	if key := ctr.GetContainer().GetSnapshotKey(); key != "" {
-		st, err := snapshots.NewSnapshotsClient(conn).Stat(ctx, &snapshots.StatSnapshotRequest{
+		var st snapshots.StatSnapshotResponse
+		err := c.unary(ctx, ns, "/containerd.services.snapshots.v1.Snapshots/Stat", &snapshots.StatSnapshotRequest{
 			Snapshotter: ctr.GetContainer().GetSnapshotter(),
 			Key:         key,
-		})
+		}, &st)
 		if err != nil {
 			return Identity{}, fmt.Errorf("ask containerd for snapshot %s: %w", key, err)
 		}
@@ -67,12 +60,12 @@ func (c Client) Lookup(ctx context.Context, id string) (Identity, error) {
 
 // imageDigest resolves an image's name. An image may have been removed while
 // its containers live; its digest is then not known, and not needed.
-func imageDigest(ctx context.Context, conn *grpc.ClientConn, name string) string {
+func (c Client) imageDigest(ctx context.Context, ns, name string) string {
 	if name == "" {
 		return ""
 	}
-	img, err := images.NewImagesClient(conn).Get(ctx, &images.GetImageRequest{Name: name})
-	if err != nil {
+	var img images.GetImageResponse
+	if err := c.unary(ctx, ns, "/containerd.services.images.v1.Images/Get", &images.GetImageRequest{Name: name}, &img); err != nil {
 		return ""
 	}
 	return img.GetImage().GetTarget().GetDigest()

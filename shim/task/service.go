@@ -27,6 +27,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/shim/events"
+	"github.com/containerd-snap/snap/shim/idle"
 	"github.com/containerd-snap/snap/shim/lifecycle"
 	runtimeoptions "github.com/containerd-snap/snap/shim/options"
 	"github.com/containerd-snap/snap/shim/start"
@@ -44,6 +45,7 @@ type Service struct {
 	shutdown func()
 	// used says that a task was asked for.
 	used atomic.Bool
+	idle idle.Trimmer
 }
 
 // unusedTimeout is how long a server waits for its first task. containerd asks
@@ -96,6 +98,7 @@ func (s *Service) RegisterTTRPC(server *ttrpc.Server) error {
 func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
 		resp, err := method(ctx, unmarshal)
+		s.idle.Busy()
 		if err != nil {
 			return nil, errgrpc.ToGRPC(err)
 		}

@@ -29,7 +29,7 @@ func (p *pkg) short() string { return strings.TrimPrefix(p.ImportPath, module+"/
 // load lists the packages of the module.
 func load(t *testing.T) []*pkg {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-tags", "seccomp",
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-tags", "seccomp,no_grpc",
 		"-json=ImportPath,Dir,GoFiles,CgoFiles,Imports,Deps,TestImports,XTestImports", module+"/...")
 	cmd.Dir = "../.."
 	out, err := cmd.Output()
@@ -163,7 +163,9 @@ var rules = []rule{
 		deny: []string{
 			"github.com/spf13", "github.com/urfave", "k8s.io", "sigs.k8s.io", "go.opentelemetry.io", "github.com/prometheus",
 			"github.com/containerd/containerd/v2/client", "github.com/containerd/containerd/v2/core/metadata", "go.etcd.io",
-			"github.com/opencontainers/runc$", "github.com/Microsoft", "testing", "encoding/xml", "expvar", "net/http/pprof",
+			"github.com/opencontainers/runc$", "github.com/Microsoft", "testing", "encoding/xml", "expvar",
+			"google.golang.org/grpc$", "google.golang.org/grpc/internal/transport", "golang.org/x/net/http2$", "golang.org/x/net/trace",
+			"net/http", "crypto/tls", "crypto/x509", "text/template", "html/template", "database/sql", "plugin", "encoding/gob",
 		},
 		deep:    true,
 		because: "it is started for each container: what it links is paid for in its start and in its memory",

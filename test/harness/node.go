@@ -32,6 +32,9 @@ type Options struct {
 	// CRIU is the program that the node finds as criu: empty for the one on
 	// PATH, NoCRIU for none.
 	CRIU string
+	// Namespace is the containerd namespace to work in, for programs that know
+	// only one; empty for a unique one. Two such nodes at once share cgroups.
+	Namespace string
 	// Debug makes containerd and the shims log at level debug.
 	Debug bool
 	// CRI makes the node one of Kubernetes; nil for a plain one.
@@ -97,6 +100,9 @@ func Start(ctx context.Context, o Options) (_ *Node, retErr error) {
 	}
 	if o.CRI != nil {
 		n.Namespace = CRINamespace
+	}
+	if o.Namespace != "" {
+		n.Namespace = o.Namespace
 	}
 	defer func() {
 		if retErr != nil {
