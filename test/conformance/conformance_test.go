@@ -180,3 +180,12 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("missed %q, want %q", missed, want)
 	}
 }
+
+func TestOwnCgroup(t *testing.T) {
+	const own = "9:name=systemd:/user\n8:pids:/p\n2:cpu,cpuacct:/a:b\n0::/unified\n"
+	for options, want := range map[string]string{"rw,pids": "/p", "rw,cpu,cpuacct": "/a:b", "rw,name=systemd": "/user", "rw,memory": "/"} {
+		if got := ownCgroup(own, strings.Split(options, ",")); got != want {
+			t.Errorf("mounted with %s: %q, want %q", options, got, want)
+		}
+	}
+}

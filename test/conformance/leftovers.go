@@ -25,14 +25,18 @@ const (
 type leftovers struct {
 	processes []harness.Process
 	mounts    []string
+	cgroups   []string
 	files     []string
 }
 
-func (l leftovers) empty() bool { return len(l.processes)+len(l.mounts)+len(l.files) == 0 }
+func (l leftovers) empty() bool {
+	return len(l.processes)+len(l.mounts)+len(l.cgroups)+len(l.files) == 0
+}
 
 func (l *leftovers) add(m leftovers) {
 	l.processes = append(l.processes, m.processes...)
 	l.mounts = append(l.mounts, m.mounts...)
+	l.cgroups = append(l.cgroups, m.cgroups...)
 	l.files = append(l.files, m.files...)
 }
 
@@ -43,6 +47,9 @@ func (l leftovers) String() string {
 	}
 	for _, m := range l.mounts {
 		fmt.Fprintf(&b, "mount %s\n", m)
+	}
+	for _, c := range l.cgroups {
+		fmt.Fprintf(&b, "cgroup %s\n", c)
 	}
 	for _, f := range l.files {
 		fmt.Fprintf(&b, "file %s\n", f)
@@ -88,6 +95,18 @@ func (s *surroundings) leftovers() (leftovers, error) {
 	for _, m := range mounts {
 		if !slices.Contains(s.mounts, m) {
 			l.mounts = append(l.mounts, m)
+		}
+	}
+	for _, root := range s.cgroups {
+		all, err := below(root)
+		if err != nil {
+			return l, err
+		}
+		for _, dir := range all {
+			// On the top are those of namespaces, which stay under every runtime.
+			if filepath.Dir(dir) != root {
+				l.cgroups = append(l.cgroups, dir)
+			}
 		}
 	}
 	// Directories of namespaces stay, under every runtime.
@@ -153,6 +172,15 @@ func (s *surroundings) clear(ctx context.Context) error {
 	for _, m := range slices.Backward(l.mounts) {
 		if err := unix.Unmount(m, unix.MNT_DETACH); err != nil {
 			errs = append(errs, fmt.Errorf("unmount %s: %w", m, err))
+		}
+	}
+	for _, root := range s.cgroups {
+		all, err := below(root)
+		errs = append(errs, err)
+		for _, dir := range slices.Backward(all) {
+			if dir != filepath.Join(root, suiteLeaf) {
+				errs = append(errs, os.Remove(dir))
+			}
 		}
 	}
 	for _, dir := range []string{suiteState, suiteRoot, "/run/containerd", "/run/nri", s.path("store"), s.path("tmp")} {

@@ -29,10 +29,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
 	err := run(ctx, os.Args[1:])
 	stop()
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return
+	case !errors.Is(err, errInside):
 		fmt.Fprintln(os.Stderr, "conformance:", err)
-		os.Exit(1)
 	}
+	os.Exit(1)
 }
 
 // settings is the command line.
@@ -66,10 +69,11 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := enter(); err != nil {
+	roots, entered, err := enter(ctx)
+	if err != nil || !entered {
 		return err
 	}
-	s, err := surround(ctx, os.Getenv(harness.EnvTools))
+	s, err := surround(ctx, os.Getenv(harness.EnvTools), roots)
 	if err != nil {
 		return err
 	}

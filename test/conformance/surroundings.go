@@ -8,46 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/containerd-snap/snap/test/harness"
 )
-
-// enteredEnv marks a process that is in namespaces of its own.
-const enteredEnv = "SNAP_CONFORMANCE_ENTERED"
-
-// enter replaces the process by itself in mount, network and process
-// namespaces of its own: port 443 of 127.0.0.1 is free there, and whatever runs
-// in the end, ends with them. It does not return, unless that is done.
-func enter() error {
-	if os.Geteuid() != 0 {
-		return errors.New("run the test-suite: this needs root")
-	}
-	if os.Getenv(enteredEnv) != "" {
-		return nil
-	}
-	if err := harness.EnterPrivate(); err != nil {
-		return err
-	}
-	unshare, err := exec.LookPath("unshare")
-	if err != nil {
-		return fmt.Errorf("enter namespaces: %w", err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("enter namespaces: %w", err)
-	}
-	// A shell is the first process: it buries what others leave.
-	args := append([]string{unshare, "--net", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc",
-		"/bin/sh", "-c", `"$@"; exit $?`, "sh", self}, os.Args[1:]...)
-	return fmt.Errorf("run %s: %w", unshare, unix.Exec(unshare, args, append(os.Environ(), enteredEnv+"=1")))
-}
 
 // surroundings are what the suite finds around itself.
 type surroundings struct {
@@ -56,8 +23,8 @@ type surroundings struct {
 	registry *registry
 	server   *http.Server
 	served   chan error
-	// mounts are the mount points before a test runs.
-	mounts []string
+	// mounts are the mount points before a test runs, cgroups the roots of the hierarchies.
+	mounts, cgroups []string
 }
 
 // The suite's own directories, which cannot be chosen.
@@ -68,8 +35,8 @@ const (
 
 // surround makes a registry under the names that the suite pulls from, an
 // empty /var/lib and a configuration for our shim.
-func surround(ctx context.Context, tools string) (_ *surroundings, err error) {
-	s := &surroundings{tools: filepath.Join(tools, "conformance"), served: make(chan error, 1)}
+func surround(ctx context.Context, tools string, cgroups []string) (_ *surroundings, err error) {
+	s := &surroundings{tools: filepath.Join(tools, "conformance"), cgroups: cgroups, served: make(chan error, 1)}
 	if s.registry, err = loadRegistry(filepath.Join(s.tools, "images")); err != nil {
 		return nil, err
 	}
