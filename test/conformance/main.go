@@ -3,7 +3,7 @@
 // and fails if a test that passes with the stock shim does not pass with ours.
 // See docs/conformance.md.
 //
-//	conformance [--out FILE] [--logs DIR] [--failpoint DIR] [TEST...]
+//	conformance [--out FILE] [--logs DIR] [--failpoint DIR] [--count N] [TEST...]
 //
 // It is started by `make conformance`, which builds what it needs. It lives in
 // namespaces of its own, with a registry of its own, and leaves nothing behind.
@@ -41,8 +41,9 @@ func main() {
 // settings is the command line.
 type settings struct {
 	out, logs, failpoint string
-	// tests are those to run; all if there are none.
+	// tests are those to run, all if there are none, each count times.
 	tests []string
+	count int
 }
 
 func parseArgs(args []string) (settings, error) {
@@ -51,11 +52,15 @@ func parseArgs(args []string) (settings, error) {
 	f.StringVar(&s.out, "out", "out/conformance.json", "write the results to this `file`")
 	f.StringVar(&s.logs, "logs", "out/conformance", "write what the suite prints into this `directory`")
 	f.StringVar(&s.failpoint, "failpoint", "out/conformance/failpoint", "`directory` with the shim that breaks on demand")
-	if err := f.Parse(args); err != nil {
+	f.IntVar(&s.count, "count", 1, "run each test `N` times; it passes if it passes every time")
+	err := f.Parse(args)
+	if err == nil && s.count < 1 {
+		err = fmt.Errorf("run each test %d times: --count must be 1 or more", s.count)
+	}
+	if err != nil {
 		return s, err
 	}
 	s.tests = f.Args()
-	var err error
 	for _, path := range []*string{&s.out, &s.logs, &s.failpoint} {
 		var e error
 		*path, e = filepath.Abs(*path)

@@ -16,6 +16,13 @@ import (
 // ended, by its name.
 type result map[string]outcome
 
+// add takes over what a test ended with. One that failed once has failed.
+func (r result) add(name string, o outcome) {
+	if r[name] != fail {
+		r[name] = o
+	}
+}
+
 // top is the test that a test or subtest belongs to.
 func top(name string) string {
 	name, _, _ = strings.Cut(name, "/")

@@ -71,9 +71,9 @@ func (r *runner) runPart(ctx context.Context, p part, res result) (leftovers, er
 		return leftovers{}, fmt.Errorf("open the log: %w", err)
 	}
 	defer log.Close()
-	shown := newProgress(p.log, len(p.tests))
-	err = r.suite.run(ctx, path, p.column.runtime, log, p.tests, func(name string, o outcome) {
-		res[name] = o
+	shown := newProgress(p.log, len(p.tests)*r.settings.count)
+	err = r.suite.run(ctx, path, p.column.runtime, log, p.tests, r.settings.count, func(name string, o outcome) {
+		res.add(name, o)
 		shown.ended(name, o)
 	})
 	shown.done()

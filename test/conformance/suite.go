@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -97,15 +98,18 @@ const (
 	endTimeout = 20 * time.Second
 )
 
-// run runs tests with programs from path, and with runtime where they name none.
+// run runs tests, each count times, with programs from path, and with runtime where
+// they name none.
 // What they print goes to log; each is called whenever a test or subtest ends. A test
 // that fails is no error.
-func (t *suite) run(ctx context.Context, path, runtime string, log io.Writer, tests []string, each func(name string, o outcome)) error {
+func (t *suite) run(ctx context.Context, path, runtime string, log io.Writer, tests []string, count int, each func(name string, o outcome)) error {
+	timeout := time.Duration(count) * suiteTimeout
 	args := []string{
-		"-test.root", "-test.v=test2json", "-test.timeout", suiteTimeout.String(),
+		"-test.root", "-test.v=test2json", "-test.timeout", timeout.String(),
+		"-test.count", strconv.Itoa(count),
 		"-test.run", "^(" + strings.Join(tests, "|") + ")$",
 	}
-	ctx, cancel := context.WithTimeout(ctx, suiteTimeout+time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, timeout+time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, t.program, args...)
 	cmd.Dir = t.dir

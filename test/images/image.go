@@ -115,6 +115,9 @@ func (im *image) configure(o options) {
 		c.Volumes[v] = struct{}{}
 	}
 	im.standIns = o.standIns
+	if o.platform.OS != "" {
+		im.config.Platform = o.platform
+	}
 	if len(o.command) > 0 {
 		c.Entrypoint, c.Cmd = nil, o.command
 	}

@@ -42,6 +42,7 @@ type options struct {
 	out, name            string
 	busybox, layer, from string
 	add, env, volumes    words
+	platform             ocispec.Platform
 	standIns             []ocispec.Platform
 	workdir, user        string
 	command              []string
@@ -64,6 +65,10 @@ func parse(args []string) (options, error) {
 	f.Var(&o.add, "add", "put the content of this `directory` over it; can be repeated")
 	f.Var(&o.env, "env", "set an environment variable, `NAME=VALUE`; can be repeated")
 	f.Var(&o.volumes, "volume", "declare this `directory` a volume; can be repeated")
+	f.Func("platform", "`platform` that the programs in the image are for, this machine's if none is given", func(s string) (err error) {
+		o.platform, err = parsePlatform(s)
+		return err
+	})
 	f.Func("stand-in", "offer the image for this `platform` too, without programs; can be repeated", func(s string) error {
 		p, err := parsePlatform(s)
 		o.standIns = append(o.standIns, p)

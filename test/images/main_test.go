@@ -246,7 +246,7 @@ func FuzzDecode(f *testing.F) {
 func TestStandIns(t *testing.T) {
 	dir := t.TempDir()
 	out := filepath.Join(dir, "image.tar")
-	build(t, "-o", out, "-name", "localhost/many:1", "-layer", baseTar(t), "-stand-in", "linux/s390x", "-stand-in", "linux/arm64/v8", "-volume", "/srv", "-volume", "C:/x")
+	build(t, "-o", out, "-name", "localhost/many:1", "-layer", baseTar(t), "-platform", "windows/amd64", "-stand-in", "linux/s390x", "-stand-in", "linux/arm64/v8", "-volume", "/srv", "-volume", "C:/x")
 	f, err := os.Open(out)
 	if err != nil {
 		t.Fatal(err)
@@ -279,8 +279,8 @@ func TestStandIns(t *testing.T) {
 		read(m.Config, &c)
 		if n > 0 {
 			platforms = append(platforms, d.Platform.OS+"/"+d.Platform.Architecture+"/"+d.Platform.Variant)
-		} else if len(c.Config.Volumes) != 2 {
-			t.Errorf("volumes %v", c.Config.Volumes)
+		} else if len(c.Config.Volumes) != 2 || c.OS != "windows" {
+			t.Errorf("platform %+v, volumes %v", c.Platform, c.Config.Volumes)
 		}
 		if c.OS != d.Platform.OS || c.Architecture != d.Platform.Architecture || c.Variant != d.Platform.Variant {
 			t.Errorf("the configuration of %+v is for %+v", d.Platform, c.Platform)
