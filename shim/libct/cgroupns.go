@@ -2,11 +2,9 @@ package libct
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -62,23 +60,17 @@ func cgroupNamespace(cm cgroups.Manager) (_ *os.File, retErr error) {
 
 const holderTimeout = 10 * time.Second
 
-// inNamespace runs f on a thread of its own that is in the cgroup namespace
-// ns, for the processes that f starts. With nil it just runs f.
+// inNamespace runs f in the cgroup namespace ns, for the processes that f
+// starts; with nil it just runs f. It is for a thread that ends afterwards.
 func inNamespace(ns *os.File, f func() error) error {
 	if ns == nil {
 		return f()
 	}
-	errc := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine.
-		runtime.LockOSThread()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWCGROUP); err != nil {
-			errc <- fmt.Errorf("enter the cgroup namespace: %w", err)
-			return
-		}
-		errc <- f()
-	}()
-	return errors.Join(<-errc, ns.Close())
+	defer ns.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWCGROUP); err != nil {
+		return fmt.Errorf("enter the cgroup namespace: %w", err)
+	}
+	return f()
 }
 
 // wantsCgroupNamespace says that the container is to have a new cgroup namespace.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -32,7 +33,30 @@ func Init() { libcontainer.Init() }
 // criuConfigLabel tells libcontainer which CRIU configuration file to name to
 // CRIU. Without it, CRIU would read the host's /etc/criu/runc.conf, which must
 // not change what a checkpoint is.
-const criuConfigLabel = "org.criu.config"
+//
+// Labels are what hooks are told as annotations, and this one is none of the
+// user's. So a container has a label without a value in its place, which
+// libcontainer passes over, but for the time of a call of CRIU.
+const (
+	criuConfigLabel = "org.criu.config"
+	noCRIUConfig    = criuConfigLabel
+)
+
+// nameCRIUConfig names the bundle's configuration file to the CRIU that is called
+// next, forgetCRIUConfig ends that. Both change the labels in place.
+func (s *Spec) nameCRIUConfig(labels []string) { replace(labels, noCRIUConfig, s.criuConfig()) }
+
+func (s *Spec) forgetCRIUConfig(labels []string) { replace(labels, s.criuConfig(), noCRIUConfig) }
+
+func (s *Spec) criuConfig() string {
+	return criuConfigLabel + "=" + filepath.Join(s.Bundle, CRIUConfigFile)
+}
+
+func replace(labels []string, from, to string) {
+	if n := slices.Index(labels, from); n >= 0 {
+		labels[n] = to
+	}
+}
 
 // CRIUConfigFile is where, below a bundle, the CRIU configuration for the next
 // checkpoint or restore of its container is written.
@@ -60,9 +84,10 @@ func (s *Spec) config() (*configs.Config, error) {
 	}
 	// specconv takes the bundle from the working directory, which in a pod's
 	// shim is that of another container; hooks are told this path.
-	labels := []string{"bundle=" + s.Bundle, criuConfigLabel + "=" + filepath.Join(s.Bundle, CRIUConfigFile)}
+	// The second comes first among those of its key, so that it wins over the user's own.
+	labels := []string{"bundle=" + s.Bundle, noCRIUConfig}
 	for _, l := range cfg.Labels {
-		if !strings.HasPrefix(l, "bundle=") && !strings.HasPrefix(l, criuConfigLabel+"=") {
+		if !strings.HasPrefix(l, "bundle=") {
 			labels = append(labels, l)
 		}
 	}

@@ -66,9 +66,15 @@ func (r Runtime) Boot(ctx context.Context, s Spec, files Files) (_ *Container, _
 	p, err := process(s.OCI.Process, files)
 	if err == nil {
 		p.Init = true
-		done := inherit.Guard()
-		err = c.Start(p)
-		done()
+		start := func() error {
+			defer inherit.Guard()()
+			return c.Start(p)
+		}
+		if s.OCI.Hooks != nil {
+			err = onThread(func() error { return inBundle(s.Bundle, start) })
+		} else {
+			err = start()
+		}
 	}
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("start the init of container %s: %w", s.ID, err), c.Destroy())

@@ -24,7 +24,7 @@ type Dump struct {
 	SkipInFlight bool
 	// Detached leaves the network namespace out of the images, so that they can
 	// be restored into one that was made before (see Namespaces). Without it
-	// they are what runc would write.
+	// they are what runc would write: with a network namespace that is empty.
 	Detached bool
 	// Exit ends the processes when they are written.
 	Exit bool
@@ -52,16 +52,21 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 	if err != nil {
 		return err
 	}
+	// Its slices are view's own.
+	cfg := view.Config()
+	c.spec.nameCRIUConfig(cfg.Labels)
 	if d.Detached {
-		cfg := view.Config()
-		// The slice is view's own: to give the namespace a path makes
-		// libcontainer tell CRIU that it is external.
+		// To give the namespace a path makes libcontainer tell CRIU that it is
+		// external.
 		join(&cfg, configs.NEWNET, "/proc/"+strconv.Itoa(st.InitProcessPid)+"/ns/net")
 	}
 	opts := d.opts()
 	opts.LeaveRunning = !d.Exit
 	opts.ParentImage = d.ParentPath
 	opts.TcpSkipInFlight = d.SkipInFlight
+	if !d.Detached {
+		opts.EmptyNs = unix.CLONE_NEWNET
+	}
 	if err := dumps.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("dump container %s: wait for another dump: %w", c.spec.ID, err)
 	}

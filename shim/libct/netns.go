@@ -172,6 +172,24 @@ func loopbackUp() error {
 	return nil
 }
 
+// loopbackUpIn does so in the network namespace of the process pid.
+func loopbackUpIn(pid int) error {
+	return onThread(func() error {
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter the network namespace of process %d: %w", pid, err)
+		}
+		if err := loopbackUp(); err != nil {
+			return fmt.Errorf("bring up the loopback interface: %w", err)
+		}
+		return nil
+	})
+}
+
 // Join makes a container of this spec join the namespaces. They must stay open
 // as long as the container lives: processes exec'd into it find them by path.
 func (n *Namespaces) Join(s *Spec) {

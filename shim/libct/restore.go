@@ -13,7 +13,9 @@ import (
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/utils"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/shim/inherit"
 )
@@ -31,6 +33,9 @@ type Images struct {
 	Dir string
 	// Work is where CRIU writes its logs; made if it does not exist.
 	Work string
+	// Plain: these are images as runc writes them. The network namespace that
+	// they tell of is made anew, and empty but for its loopback interface.
+	Plain bool
 	// TCPEstablished, FileLocks, ExternalUnixSockets, Terminal are runc's
 	// options of those names.
 	TCPEstablished, FileLocks, ExternalUnixSockets, Terminal bool
@@ -50,6 +55,14 @@ func (i *Images) opts() *libcontainer.CriuOpts {
 		ManageCgroupsMode:       manageCgroups,
 		StatusFd:                -1,
 	}
+}
+
+func (i *Images) restoreOpts() *libcontainer.CriuOpts {
+	opts := i.opts()
+	if i.Plain {
+		opts.EmptyNs = unix.CLONE_NEWNET
+	}
+	return opts
 }
 
 // Restore is a restore under way. CRIU is held at the point where the
@@ -93,8 +106,9 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 	if err != nil {
 		return nil, err
 	}
+	s.nameCRIUConfig(cfg.Labels)
 	rs := &Restore{runtime: r, spec: s, release: make(chan bool, 1), done: make(chan error, 1), aborted: make(chan struct{})}
-	held := rs.hook(cfg)
+	held := rs.hook(cfg, img.Plain)
 	if rs.c, err = libcontainer.Create(r.Root, s.ID, cfg); err != nil {
 		return nil, fmt.Errorf("make container %s: %w", s.ID, classify(err))
 	}
@@ -116,7 +130,11 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 		return nil, errors.Join(err, rs.scrub())
 	}
 	go func() {
-		err := inNamespace(ns, func() error { return rs.c.Restore(rs.process, img.opts()) })
+		err := onThread(func() error {
+			return inNamespace(ns, func() error {
+				return inBundle(s.Bundle, func() error { return rs.c.Restore(rs.process, img.restoreOpts()) })
+			})
+		})
 		rs.free()
 		rs.done <- err
 	}()
@@ -139,14 +157,22 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 // hook adds to cfg the hooks that hold the restore, and returns where the pid
 // of the held process comes. libcontainer calls hooks when CRIU reports
 // setup-namespaces, and answers CRIU when they return.
-func (rs *Restore) hook(cfg *configs.Config) <-chan int {
+func (rs *Restore) hook(cfg *configs.Config, plain bool) <-chan int {
 	held := make(chan int, 1)
 	prestart, createRuntime, poststop := cfg.Hooks[configs.Prestart], cfg.Hooks[configs.CreateRuntime], cfg.Hooks[configs.Poststop]
 	delete(cfg.Hooks, configs.Poststop)
-	first := configs.NewFunctionHook(func(*specs.State) error {
+	first := configs.NewFunctionHook(func(st *specs.State) error {
 		// CRIU runs, and has what it was lent; hooks are not to have it.
 		rs.free()
 		rs.free = sync.OnceFunc(inherit.Guard())
+		// CRIU has its configuration, which the hooks that follow are not to be told.
+		rs.spec.forgetCRIUConfig(cfg.Labels)
+		_, st.Annotations = utils.Annotations(cfg.Labels)
+		if plain && cfg.Namespaces.IsPrivate(configs.NEWNET) {
+			if err := loopbackUpIn(st.Pid); err != nil {
+				return err
+			}
+		}
 		// From here on other hooks may make something for poststop to undo.
 		if poststop != nil {
 			cfg.Hooks[configs.Poststop] = poststop

@@ -124,18 +124,37 @@ func (b *bundle) wantOwnCgroup(p *Process) {
 	}
 }
 
-// Images for the store hold no network devices; those that runc would write do.
-func TestDetachedImages(t *testing.T) {
+// Images hold no network devices: the network namespace of those for the store is
+// external, that of those that are as runc's is empty. Both can be restored, with
+// a loopback interface that is up.
+func TestNetworkOfImages(t *testing.T) {
 	for _, detached := range []bool{false, true} {
-		_, d := checkpointed(t, Dump{Detached: detached, Exit: !detached})
-		found, err := filepath.Glob(filepath.Join(d.Dir, "netdev-*.img"))
+		b, d := checkpointed(t, Dump{Detached: detached, Exit: !detached})
+		for pattern, want := range map[string]bool{"netdev-*.img": false, "route-*.img": false, "descriptors.json": true} {
+			found, err := filepath.Glob(filepath.Join(d.Dir, pattern))
+			must(t, err)
+			if (len(found) > 0) != want {
+				t.Errorf("detached %t: %s: %v", detached, pattern, found)
+			}
+		}
+		if detached {
+			continue // TestRestore restores them.
+		}
+		n := b.again(t)
+		p := newPipes(t)
+		rs, err := n.runtime.Restore(t.Context(), n.spec, Images{Dir: d.Dir, Work: d.Work, Plain: true}, p.files)
 		must(t, err)
-		if (len(found) > 0) == detached {
-			t.Errorf("detached %t: %v", detached, found)
+		t.Cleanup(n.remove)
+		c, init := n.finish(rs, d)
+		p.send(t, "plain")
+		if s := p.line(t); s != "plain 2" {
+			t.Errorf("the restored program says %q", s)
 		}
-		if _, err := os.Stat(filepath.Join(d.Dir, "descriptors.json")); err != nil {
-			t.Error(err)
+		if s := output(t, c, "ip", "link", "show", "lo"); !strings.Contains(s, "UP") {
+			t.Errorf("the loopback interface is not up: %s", s)
 		}
+		n.end(c, init)
+		n.wantNothing()
 	}
 }
 

@@ -1,6 +1,12 @@
 package libct
 
-import "runtime"
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
 
 // The program's first thread belongs to its first goroutine, and so to no other.
 //
@@ -11,3 +17,29 @@ import "runtime"
 // container's mounts alive, and makes /proc/self, where everybody looks for
 // mounts, show the container's instead of ours.
 func init() { runtime.LockOSThread() }
+
+// onThread runs f on a thread of its own, which ends with f.
+func onThread(f func() error) error {
+	errc := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine.
+		runtime.LockOSThread()
+		errc <- f()
+	}()
+	return <-errc
+}
+
+// inBundle runs f with the bundle as the working directory of the thread, and so
+// of the hooks which f runs: those of a second container in a pod's shim would
+// else find themselves in the bundle of the first. It is for a thread that ends
+// afterwards.
+func inBundle(dir string, f func() error) error {
+	// Until then the working directory is the process's.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("give a thread a working directory: %w", err)
+	}
+	if err := unix.Chdir(dir); err != nil {
+		return &os.PathError{Op: "chdir", Path: dir, Err: err}
+	}
+	return f()
+}

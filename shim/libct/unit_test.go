@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/utils"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -102,24 +103,28 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// The bundle's path and CRIU's configuration are told to hooks and CRIU as
-// they are, whatever the working directory and the user's annotations say.
+// The bundle's path is told to hooks as it is, whatever the working directory is,
+// and annotations as the user has them. CRIU's configuration is ours while CRIU is called.
 func TestConfigLabels(t *testing.T) {
 	b := newBundle(t, "true")
 	b.spec.OCI.Annotations = map[string]string{criuConfigLabel: "/users/own.conf", "keep": "me"}
 	cfg, err := b.spec.config()
 	must(t, err)
-	counts := make(map[string]string)
-	for _, l := range cfg.Labels {
-		k, v, _ := strings.Cut(l, "=")
-		if _, ok := counts[k]; ok {
-			t.Errorf("label %s twice: %v", k, cfg.Labels)
+	want := func(when, conf string) {
+		t.Helper()
+		bundle, annotations := utils.Annotations(cfg.Labels)
+		if bundle != b.spec.Bundle || !reflect.DeepEqual(annotations, b.spec.OCI.Annotations) {
+			t.Errorf("%s hooks are told %s, %v", when, bundle, annotations)
 		}
-		counts[k] = v
+		if got, _ := utils.SearchLabels(cfg.Labels, criuConfigLabel); got != conf {
+			t.Errorf("%s CRIU is told %q, want %q", when, got, conf)
+		}
 	}
-	if counts["bundle"] != b.spec.Bundle || counts[criuConfigLabel] != b.spec.Bundle+"/"+CRIUConfigFile || counts["keep"] != "me" {
-		t.Errorf("labels %v", cfg.Labels)
-	}
+	want("at first", "/users/own.conf")
+	b.spec.nameCRIUConfig(cfg.Labels)
+	want("during a call", b.spec.Bundle+"/"+CRIUConfigFile)
+	b.spec.forgetCRIUConfig(cfg.Labels)
+	want("afterwards", "/users/own.conf")
 }
 
 func TestJoin(t *testing.T) {

@@ -36,6 +36,10 @@ func (e *execProcess) infoL() Info {
 	switch {
 	case e.process != nil && e.state == Running:
 		i.PID = e.process.PID()
+		if s := e.task.state; s == Pausing || s == Paused {
+			// It is frozen with the container.
+			i.State = s
+		}
 	case e.process == nil && e.state == Stopped:
 		// Its start failed: as with the stock shim it reads as never started.
 		i.State = Created

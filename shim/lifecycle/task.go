@@ -264,8 +264,12 @@ func (t *Task) Kill(ctx context.Context, execID string, sig unix.Signal, all boo
 		return e.kill(ctx, sig)
 	}
 	err := t.state.check(t.id, OpKill)
-	init := t.init
+	init, ended := t.init, t.state == Stopped
 	t.mu.Unlock()
+	if ended && all {
+		// All that is left of it has been ended before its exit was told.
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -150,9 +152,15 @@ func (m *Manager) server(ctx context.Context, params *bootapi.BootstrapParams, a
 		args = append(args, "-debug")
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, args...)
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=4", EnvAddress+"="+address)
+	cmd.Env = append(environ(), "GOMAXPROCS=4", EnvAddress+"="+address)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd, nil
+}
+
+// environ is the environment that the server, and so hooks and logging programs,
+// inherit. What systemd gives containerd to tell it of its state is not for them.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
 }
 
 // groupOf returns the group whose server a container shares.

@@ -42,7 +42,7 @@ func (i *Init) Exec(ctx context.Context, cfg lifecycle.ExecConfig) (_ lifecycle.
 		return nil, err
 	}
 	if err := s.Start(ctx); err != nil {
-		return nil, err
+		return nil, streamsError(err)
 	}
 	spec := *cfg.Spec
 	spec.Terminal = cfg.Stdio.Terminal

@@ -128,7 +128,7 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 		return nil, err
 	}
 	if err := i.io.Start(ctx); err != nil {
-		return nil, err
+		return nil, streamsError(err)
 	}
 	i.rec.phase("stdio")
 	if p.decision.Action == checkpoint.Restore {
@@ -151,10 +151,22 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 }
 
 func invalid(err error) error {
+	if errdefs.IsInvalidArgument(err) {
+		return err
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
 	}
 	return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+}
+
+// streamsError gives an error of opening streams its class: a FIFO, file or
+// logging program that is not there is the request's mistake.
+func streamsError(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return err
 }
 
 // runtime is where libcontainer keeps the state of this namespace's containers.
@@ -272,6 +284,7 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 	rs, err := runtime(i.req.Options, i.starter.Namespace).Restore(ctx, cs, libct.Images{
 		Dir:            p.images,
 		Work:           workDir,
+		Plain:          p.legacy,
 		TCPEstablished: p.legacy,
 		Terminal:       i.oci.Process.Terminal,
 		FileLocks:      true,
