@@ -45,11 +45,12 @@ test: ## unit, integration and CRI tests, conformance, then each fuzz target for
 
 test-unit: setup ## unit tests with the race detector (root)
 	packages=$$($(GO) list -tags seccomp ./...) && \
-		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure)' <<<"$$packages")
+		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure|parity|failpoint)' <<<"$$packages")
 
 test-integration: setup ## tests through containerd, with real containers (root)
 	$(MAKE) --no-print-directory build
 	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 20m ./test/integration/... ./test/pressure
+	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 5m -parallel 6 ./test/parity
 
 test-cri: setup ## tests through Kubernetes' container runtime interface, with real pods (root)
 	@$(SETUP)/go-tools cni

@@ -41,12 +41,11 @@ type container struct {
 
 // want says what container to make.
 type want struct {
-	id       string
-	args     []string
-	opts     []oci.SpecOpts
-	task     []client.NewTaskOpts
-	runtime  any
-	snapshot []string
+	id      string
+	args    []string
+	opts    []oci.SpecOpts
+	task    []client.NewTaskOpts
+	runtime any
 	// io is for what is not the usual: FIFOs, with stdin held open.
 	io       cio.Creator
 	terminal bool

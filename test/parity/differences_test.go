@@ -46,9 +46,6 @@ var differences = map[string]map[string]difference{
 	"no streams": {
 		"streams": {"streams that nobody wants", "0 /dev/null\n1 /log/out\n2 /dev/null\nread to the end\n", "0 pipe\n1 /log/out\n2 pipe\nread to the end\n"},
 	},
-	"exec without streams": {
-		"streams": {"streams that nobody wants", "0 /dev/null\n1 /out\n2 /dev/null\nread to the end\n", "0 pipe\n1 /out\n2 pipe\nread to the end\n"},
-	},
 	"second start of an exec": {
 		"init's end": {"second start of an exec", "the shim dies", "exit 137"},
 	},
