@@ -117,7 +117,7 @@ func Load() (Config, error) {
 		return Default(), nil
 	}
 	if err != nil {
-		return Default(), fmt.Errorf("read the configuration: %w", err)
+		return Default(), fmt.Errorf("read the configuration: %w; make the file, or have %s name another", err, EnvFile)
 	}
 	return Parse(file, data)
 }

@@ -52,6 +52,9 @@ type Answer struct {
 	Fingerprint checkpoint.Fingerprint
 	// Entry is the checkpoint to restore from; nil for a boot.
 	Entry *checkpoint.Entry
+	// Memory is how its memory comes back, and MemoryReason why so.
+	Memory       checkpoint.MemoryMode
+	MemoryReason string
 }
 
 // Decide says how the container starts. What keeps it from a decision is no error, but
@@ -91,8 +94,9 @@ func (n Node) Decide(ctx context.Context, c Container) (Answer, error) {
 				a.Entry = &q.candidates[i]
 			}
 		}
+		err = a.memory(c.Settings.Memory)
 	}
-	return a, nil
+	return a, err
 }
 
 // question is a decision that is being prepared.

@@ -78,6 +78,8 @@ func TestDecide(t *testing.T) {
 	}{
 		"it fits":                {store: full, restores: true, reason: "checkpoint ready fits", asked: asked{1, 1, 1}},
 		"by name":                {store: full, settings: spec.Settings{Checkpoint: "ready"}, restores: true, demanded: true, reason: "asked for", asked: asked{1, 1, 1}},
+		"memory":                 {store: full, settings: spec.Settings{Memory: checkpoint.MemoryMapped}, reason: "copy form", asked: asked{1, 1, 1}},
+		"memory, by name":        {store: full, settings: spec.Settings{Checkpoint: "ready", Memory: checkpoint.MemoryMapped}, fails: ErrUnavailable, asked: asked{1, 1, 1}},
 		"another program":        {store: full, change: func(s *specs.Spec) { s.Process.Cwd = "/srv" }, reason: "no registered checkpoint", asked: asked{1, 0, 0}},
 		"a used layer":           {store: full, used: true, reason: "writable layer", asked: asked{1, 1, 1}},
 		"never":                  {store: full, settings: spec.Settings{Restore: spec.Never}, reason: "restore=Never"},
@@ -120,6 +122,9 @@ func TestDecide(t *testing.T) {
 			d := a.Decision
 			if (d.Action == checkpoint.Restore) != c.restores || !strings.Contains(d.Reason, c.reason) || d.Demanded != c.demanded {
 				t.Errorf("decision %+v", d)
+			}
+			if (a.Memory == checkpoint.MemoryCopy) != c.restores {
+				t.Errorf("memory %q: %s", a.Memory, a.MemoryReason)
 			}
 			if (a.Entry != nil) != c.restores || c.restores && a.Entry.Digest != e.Digest {
 				t.Errorf("entry %+v", a.Entry)

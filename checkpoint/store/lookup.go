@@ -120,7 +120,9 @@ func (s *Store) findPrefix(ref, digits string) (string, error) {
 	case 1:
 		return hexes[0], nil
 	default:
-		return "", fmt.Errorf("resolve %q: %w: %d checkpoints begin so; give more digits", ref, checkpoint.ErrAmbiguous, len(hexes))
+		slices.Sort(hexes)
+		return "", fmt.Errorf("resolve %q: %w: %d checkpoints begin so, among them %.16s and %.16s; give more digits",
+			ref, checkpoint.ErrAmbiguous, len(hexes), hexes[0], hexes[1])
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 const proc = "/proc"
@@ -19,10 +21,10 @@ const proc = "/proc"
 const capSysResource = 24
 
 // Gather looks at the container whose first process is init. store is the directory of
-// the checkpoint store, for its free space. Processes that end meanwhile are left out;
+// the checkpoint store, for its free space; tcp is the container's setting. Processes that end meanwhile are left out;
 // the error wraps os.ErrNotExist if init is one of them.
-func Gather(oci *specs.Spec, init int, store string) (Snapshot, error) {
-	s := Snapshot{Spec: oci, Free: -1, MayRaiseLimits: mayRaiseLimits()}
+func Gather(oci *specs.Spec, tcp spec.TCP, init int, store string) (Snapshot, error) {
+	s := Snapshot{Spec: oci, TCP: tcp, Free: -1, MayRaiseLimits: mayRaiseLimits()}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(store, &fs); err == nil {
 		s.Free = int64(fs.Bavail) * int64(fs.Bsize) //nolint:unconvert // its type depends on the architecture

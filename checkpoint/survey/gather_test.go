@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 func TestParseStat(t *testing.T) {
@@ -99,7 +101,7 @@ func TestGather(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s, err := Gather(&specs.Spec{}, os.Getpid(), t.TempDir())
+	s, err := Gather(&specs.Spec{}, spec.TCPClose, os.Getpid(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +127,7 @@ func TestGather(t *testing.T) {
 			t.Errorf("no %s among %+v", what, p.Files)
 		}
 	}
-	if _, err := Gather(&specs.Spec{}, 1<<30, t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Gather(&specs.Spec{}, spec.TCPClose, 1<<30, t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("of no process: %v", err)
 	}
 }

@@ -269,11 +269,23 @@ func (j *judge) socket(p *Process, fd int, s *Socket) {
 	case s.Protocol != "" && !protocols[s.Protocol]:
 		j.add(Problem, p, resource, "it has a socket of a kind that CRIU cannot save", remedyWithout)
 	case s.Connected:
-		j.add(Note, p, resource, "an open TCP connection is left out of the checkpoint: it goes on here, and is closed in clones", "")
+		j.connection(p, resource)
 	case s.Pending:
 		j.add(Warning, p, resource, "its connection was not accepted yet, which CRIU can save if the listener is in the container", "capture again when it was accepted")
 	case s.Peer != 0 && !j.sockets[s.Peer]:
 		j.add(Problem, p, resource, "the other end of its Unix socket is outside of the container", "capture before the program connects to it, or let it connect anew afterwards")
+	}
+}
+
+// connection is about one that is open, of which a setting decides.
+func (j *judge) connection(p *Process, resource string) {
+	switch j.TCP {
+	case spec.TCPRefuse:
+		j.add(Problem, p, resource, "it holds a TCP connection, and the setting tcp=refuse refuses to capture with one", "close it, or set tcp=close (it is left out) or tcp=established (it is saved)")
+	case spec.TCPEstablished:
+		j.add(Note, p, resource, "an open TCP connection is saved, and restored where the container has its address", "")
+	default:
+		j.add(Note, p, resource, "an open TCP connection is left out of the checkpoint: it goes on here, and is closed in clones", "")
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 // healthy is a container with nothing in the way: a server with a child.
@@ -94,11 +96,19 @@ func TestJudge(t *testing.T) {
 		}, ""},
 		"pipe": {file(File{Target: "pipe:[3]", Type: fs.ModeNamedPipe}), ""},
 
-		"mptcp":      {socket(Socket{Inode: 1, Protocol: "MPTCPv6"}), "problem 11 fd 9 (MPTCPv6 socket): it has a multipath TCP socket"},
-		"vsock":      {socket(Socket{Inode: 1, Protocol: "AF_VSOCK"}), "problem 11 fd 9 (AF_VSOCK socket): it has a socket of a kind"},
-		"packet":     {socket(Socket{Inode: 1, Protocol: "PACKET"}), ""},
-		"unknown":    {socket(Socket{Inode: 1}), ""},
-		"connected":  {socket(Socket{Inode: 1, Protocol: "TCP", Connected: true, Local: "a:1", Remote: "b:2"}), "note 11 fd 9 (TCP socket, a:1 to b:2): an open TCP connection is left out"},
+		"mptcp":     {socket(Socket{Inode: 1, Protocol: "MPTCPv6"}), "problem 11 fd 9 (MPTCPv6 socket): it has a multipath TCP socket"},
+		"vsock":     {socket(Socket{Inode: 1, Protocol: "AF_VSOCK"}), "problem 11 fd 9 (AF_VSOCK socket): it has a socket of a kind"},
+		"packet":    {socket(Socket{Inode: 1, Protocol: "PACKET"}), ""},
+		"unknown":   {socket(Socket{Inode: 1}), ""},
+		"connected": {socket(Socket{Inode: 1, Protocol: "TCP", Connected: true, Local: "a:1", Remote: "b:2"}), "note 11 fd 9 (TCP socket, a:1 to b:2): an open TCP connection is left out"},
+		"tcp=refuse": {func(s *Snapshot) {
+			socket(Socket{Inode: 1, Protocol: "TCP", Connected: true})(s)
+			s.TCP = spec.TCPRefuse
+		}, "problem 11 fd 9 (TCP socket,  to ): it holds a TCP connection"},
+		"tcp=established": {func(s *Snapshot) {
+			socket(Socket{Inode: 1, Protocol: "TCP", Connected: true})(s)
+			s.TCP = spec.TCPEstablished
+		}, "note 11 fd 9 (TCP socket,  to ): an open TCP connection is saved"},
 		"unix":       {socket(Socket{Inode: 1, Protocol: "UNIX", Peer: 8}), "problem 11 fd 9 (UNIX socket): the other end"},
 		"unix pair":  {socket(Socket{Inode: 1, Protocol: "UNIX", Peer: 7}), ""},
 		"unix queue": {socket(Socket{Inode: 1, Protocol: "UNIX", Pending: true}), "warning 11 fd 9 (UNIX socket): its connection was not accepted"},

@@ -11,12 +11,15 @@ import (
 	"io/fs"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 // Snapshot is a container at one moment, as /proc and its spec tell.
 type Snapshot struct {
-	// Spec is the container's.
+	// Spec is the container's, TCP what is set to become of its connections.
 	Spec *specs.Spec
+	TCP  spec.TCP
 	// Processes are the first one and its descendants: what a checkpoint holds.
 	Processes []Process
 	// Strangers are processes in its pid namespace that do not descend from the

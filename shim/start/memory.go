@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
@@ -17,39 +16,6 @@ import (
 	"github.com/containerd-snap/snap/checkpoint/mapped/rule"
 	"github.com/containerd-snap/snap/shim/inherit"
 )
-
-// chooseMemory says how the memory of a checkpoint comes back, and why so.
-func chooseMemory(mode checkpoint.MemoryMode, m checkpoint.Memory) (checkpoint.MemoryMode, string, error) {
-	can := m.Form == checkpoint.MemoryMapped
-	reason := m.Reason
-	if reason == "" {
-		reason = "the checkpoint does not say that its memory may be mapped"
-	}
-	switch {
-	case mode == checkpoint.MemoryCopy:
-		return checkpoint.MemoryCopy, "memory=copy was asked for", nil
-	case mode == checkpoint.MemoryMapped && can:
-		return checkpoint.MemoryMapped, "memory=mapped was asked for", nil
-	case mode == checkpoint.MemoryMapped:
-		return "", "", fmt.Errorf("memory=mapped was asked for, and the checkpoint's memory is in the copy form (%s); take a checkpoint of a container with memory=mapped: %w",
-			reason, errdefs.ErrFailedPrecondition)
-	case can && m.Safe:
-		return checkpoint.MemoryMapped, reason, nil
-	}
-	return checkpoint.MemoryCopy, reason, nil
-}
-
-// decideMemory makes the plan for the memory. What was asked for and cannot be is
-// a reason to boot, or an error where a restore was demanded.
-func (p *plan) decideMemory(mode checkpoint.MemoryMode) error {
-	var err error
-	p.memory, p.memoryReason, err = chooseMemory(mode, p.entry.Checkpoint.Memory)
-	if err == nil || p.decision.Demanded {
-		return err
-	}
-	p.decision = checkpoint.Decision{Action: checkpoint.Boot, Reason: err.Error(), Verdicts: p.decision.Verdicts}
-	return nil
-}
 
 // stage makes the directory for the images of this restore alone.
 func (p *plan) stage(s *Starter) (err error) {

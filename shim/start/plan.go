@@ -113,7 +113,7 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 	if err != nil {
 		return nil, notFound(err)
 	}
-	p := &plan{decision: answer.Decision, fingerprint: answer.Fingerprint}
+	p := &plan{decision: answer.Decision, fingerprint: answer.Fingerprint, memory: answer.Memory, memoryReason: answer.MemoryReason}
 	if p.decision.Action == checkpoint.Boot {
 		if p.decision.Demanded {
 			return nil, fmt.Errorf("restore was asked for: %s: %w", p.decision.Reason, errdefs.ErrFailedPrecondition)
@@ -129,9 +129,6 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 		p.connections = p.entry.Checkpoint.Connections
 	}
 	p.criu = criuConfig(len(p.connections) > 0)
-	if err := p.decideMemory(settings.Memory); err != nil || p.decision.Action == checkpoint.Boot {
-		return p, err
-	}
 	if p.release, err = s.Store.Hold(p.entry.Digest); err != nil {
 		if p.decision.Demanded {
 			return nil, err
@@ -176,6 +173,8 @@ func notFound(err error) error {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	case errors.Is(err, checkpoint.ErrExists):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrAlreadyExists)
+	case errors.Is(err, decide.ErrUnavailable):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	return err
 }

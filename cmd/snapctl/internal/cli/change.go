@@ -23,7 +23,7 @@ being restored is left alone; damaged ones are removed as others are. An error w
 one REF does not keep the others from being removed.`,
 		Example: `  snapctl rm web-ready
   snapctl rm 0123456 89abcde`,
-		Args:              atLeastOne("REF"),
+		Args:              atLeastOneRef,
 		ValidArgsFunction: a.completeRefs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.forEach(cmd, args, asJSON, removeOne)
@@ -41,7 +41,7 @@ func (a *app) clearCommand() *cobra.Command {
 		Long: fmt.Sprintf(`Forget the failed restores of registered checkpoints. After %d in a row a checkpoint is
 quarantined: no container starts from it, unless it names it, until this is done.`, checkpoint.QuarantineAfter),
 		Example:           `  snapctl clear web-ready`,
-		Args:              atLeastOne("REF"),
+		Args:              atLeastOneRef,
 		ValidArgsFunction: a.completeRefs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.forEach(cmd, args, asJSON, clearOne)

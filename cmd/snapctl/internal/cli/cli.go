@@ -118,7 +118,7 @@ func (a *app) openStore() (*store.Store, error) {
 	}
 	if a.root != "" {
 		if _, err := os.Stat(root); err != nil {
-			return nil, fmt.Errorf("open the store that --root names: %w", err)
+			return nil, fmt.Errorf("open the store that --root names: %w; the runtime makes a store when it starts its first container", err)
 		}
 	}
 	return store.Open(root)

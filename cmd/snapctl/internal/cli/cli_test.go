@@ -98,7 +98,7 @@ func TestExitCodes(t *testing.T) {
 		{"pin absent", exitFailed, "", "checkpoint not found"},
 		{"unpin absent", exitFailed, "", "checkpoint not found"},
 		{"pin", exitUsage, "", "at least one REF"},
-		{"prune web", exitUsage, "", "give no argument"},
+		{"prune web", exitUsage, "", "it takes no argument"},
 		{"prune --max-bytes lots", exitUsage, "", "50GiB"},
 		{"prune --max-idle lots", exitUsage, "", "30d"},
 
@@ -114,7 +114,7 @@ func TestExitCodes(t *testing.T) {
 
 		{"nonsense", exitUsage, "", "unknown command"},
 		{"inspec", exitUsage, "", "Did you mean this?"},
-		{"ls web", exitUsage, "", "give no argument"},
+		{"ls web", exitUsage, "", "it takes no argument"},
 		{"ls --nonsense", exitUsage, "", "unknown flag: --nonsense\nRun 'snapctl ls --help' for usage.\n"},
 		{"ls --json -q", exitUsage, "", "exclude each other"},
 		{"inspect", exitUsage, "", "give one REF"},

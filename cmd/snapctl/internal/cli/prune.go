@@ -128,7 +128,7 @@ func (a *app) pinCommand() *cobra.Command {
 unpinned. A pin survives kills and power cuts. Only root can remove the store's files
 by other means.`,
 		Example:           `  snapctl pin web-ready`,
-		Args:              atLeastOne("REF"),
+		Args:              atLeastOneRef,
 		ValidArgsFunction: a.completeRefs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.forEach(cmd, args, asJSON, pinOne)
@@ -145,7 +145,7 @@ func (a *app) unpinCommand() *cobra.Command {
 		Short:             "Let pinned checkpoints be removed again",
 		Long:              `Let checkpoints be removed again that were pinned: by rm, and where a budget is exceeded.`,
 		Example:           `  snapctl unpin web-ready && snapctl rm web-ready`,
-		Args:              atLeastOne("REF"),
+		Args:              atLeastOneRef,
 		ValidArgsFunction: a.completeRefs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.forEach(cmd, args, asJSON, unpinOne)

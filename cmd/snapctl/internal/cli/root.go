@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -89,19 +90,20 @@ func jsonFlag(cmd *cobra.Command, into *bool, what string) {
 // exactly takes n arguments, which names lists.
 func exactly(n int, names string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) != n {
-			return fmt.Errorf("give %s, not %d arguments", names, len(args))
+		switch {
+		case len(args) == n:
+			return nil
+		case n == 0:
+			return fmt.Errorf("it takes no argument, and was given %q", args[0])
 		}
-		return nil
+		return fmt.Errorf("give %s, not %d arguments", names, len(args))
 	}
 }
 
-// atLeastOne takes one argument or more.
-func atLeastOne(name string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return fmt.Errorf("give at least one %s", name)
-		}
-		return nil
+// atLeastOneRef takes one REF or more.
+func atLeastOneRef(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return errors.New("give at least one REF; `snapctl ls` lists them")
 	}
+	return nil
 }

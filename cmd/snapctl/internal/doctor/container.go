@@ -50,12 +50,14 @@ func Container(st *store.Store, defaults spec.Settings, namespace, id string) (C
 		return r, fmt.Errorf("look at container %s: %w", id, err)
 	}
 	// As the shim does, which mounts more than the spec says.
-	if settings, err := spec.ParseSettings(oci.Annotations, defaults); err == nil {
-		if err := settings.MountIdentity(oci, ""); err != nil {
-			return r, fmt.Errorf("look at container %s: %w", id, err)
-		}
+	settings, err := spec.ParseSettings(oci.Annotations, defaults)
+	if err == nil {
+		err = settings.MountIdentity(oci, "")
 	}
-	snapshot, err := survey.Gather(oci, start.PID, st.Root())
+	if err != nil {
+		return r, fmt.Errorf("look at container %s: %w", id, err)
+	}
+	snapshot, err := survey.Gather(oci, settings.TCP, start.PID, st.Root())
 	if errors.Is(err, os.ErrNotExist) {
 		return r, ended(err)
 	}

@@ -40,6 +40,9 @@ type Plan struct {
 	// would not come to us.
 	Runtime  string              `json:"runtime,omitempty"`
 	Decision checkpoint.Decision `json:"decision"`
+	// Memory is how the memory of a restore would come back, and MemoryReason why so.
+	Memory       checkpoint.MemoryMode `json:"memory,omitempty"`
+	MemoryReason string                `json:"memoryReason,omitempty"`
 	// Error is why the start would fail; empty if it would not.
 	Error string `json:"error,omitempty"`
 	// Fingerprint is the container's.
@@ -88,7 +91,7 @@ func (p *Plan) decide(ctx context.Context, c *client.Client, node Node, record c
 			return overlay.Fresh(overlay.UpperDir(last.Type, last.Options))
 		},
 	})
-	p.Decision = answer.Decision
+	p.Decision, p.Memory, p.MemoryReason = answer.Decision, answer.Memory, answer.MemoryReason
 	switch d := answer.Decision; {
 	case err != nil:
 		p.Error = err.Error()

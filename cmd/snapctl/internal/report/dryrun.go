@@ -56,5 +56,5 @@ func decisionRows(p dryrun.Plan) []row {
 	if d.Demanded {
 		decision += ", as is asked for"
 	}
-	return []row{pair("decision", decision), pair("reason", d.Reason)}
+	return append([]row{pair("decision", decision), pair("reason", d.Reason)}, memoryRows(p.Memory, p.MemoryReason)...)
 }

@@ -140,6 +140,7 @@ func (x Explanation) startRows(r *Report) []row {
 		pair("decision", decision),
 		pair("reason", st.Decision.Reason),
 	}
+	rows = append(rows, memoryRows(st.Memory, st.MemoryReason)...)
 	switch {
 	case st.Error != "":
 		rows = append(rows, pair("outcome", "failed: "+st.Error))
@@ -152,6 +153,14 @@ func (x Explanation) startRows(r *Report) []row {
 		rows = append(rows, pair("process", fmt.Sprintf("%d (shim %d)", st.PID, st.ShimPID)))
 	}
 	return append(rows, pair("bundle", st.Bundle))
+}
+
+// memoryRows say how a restore's memory comes back.
+func memoryRows(mode checkpoint.MemoryMode, why string) []row {
+	if mode == "" {
+		return nil
+	}
+	return []row{pair("memory", fmt.Sprintf("%s: %s", mode, why))}
 }
 
 func (x Explanation) phaseRows() []row {
