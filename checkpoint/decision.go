@@ -16,6 +16,8 @@ type Decision struct {
 	Action Action `json:"action"`
 	// Reason is one sentence for people, without a full stop.
 	Reason string `json:"reason"`
+	// Class is the reason in a word, for counting.
+	Class Class `json:"class,omitempty"`
 	// Digest is the checkpoint to restore from; empty for Boot.
 	Digest string `json:"digest,omitempty"`
 	// Name is its name, if it has one.
@@ -25,6 +27,38 @@ type Decision struct {
 	Demanded bool `json:"demanded,omitempty"`
 	// Verdicts says of each checkpoint that was considered why it fits or not.
 	Verdicts []Verdict `json:"verdicts,omitempty"`
+}
+
+// Class is one of a fixed set of reasons for a decision.
+type Class string
+
+// The classes.
+const (
+	// ClassFits and ClassDemanded restore a checkpoint that was found or named, ClassImages
+	// a directory of CRIU images.
+	ClassFits     Class = "fits"
+	ClassDemanded Class = "demanded"
+	ClassImages   Class = "images"
+	// ClassNone boots because no checkpoint was considered, ClassUnfit because of those
+	// that were none fits.
+	ClassNone  Class = "none"
+	ClassUnfit Class = "unfit"
+	// ClassObstacle boots what can never be restored, ClassUnknown a container of an
+	// unknown image, ClassNever one that asks for it.
+	ClassObstacle Class = "obstacle"
+	ClassUnknown  Class = "unknown_image"
+	ClassNever    Class = "never"
+	ClassSandbox  Class = "sandbox"
+	// ClassTrouble boots because something kept from a decision: the store, the
+	// configuration, containerd.
+	ClassTrouble Class = "trouble"
+	// ClassOther is for what has no class, such as a start that failed before a decision.
+	ClassOther Class = "other"
+)
+
+// Classes lists all of them.
+var Classes = []Class{
+	ClassFits, ClassDemanded, ClassImages, ClassNone, ClassUnfit, ClassObstacle, ClassUnknown, ClassNever, ClassSandbox, ClassTrouble, ClassOther,
 }
 
 // Verdict is the judgement on one candidate.

@@ -84,7 +84,7 @@ func (n Node) Decide(ctx context.Context, c Container) (Answer, error) {
 		if demanded {
 			return a, err
 		}
-		a.Decision = checkpoint.Decision{Action: checkpoint.Boot, Reason: err.Error()}
+		a.Decision = checkpoint.Decision{Action: checkpoint.Boot, Reason: err.Error(), Class: checkpoint.ClassTrouble}
 		return a, nil
 	}
 	a.Decision = match.Decide(req, q.candidates, q.facts)

@@ -51,9 +51,9 @@ type Request struct {
 func Decide(req Request, candidates []checkpoint.Entry, host checkpoint.HostFacts) checkpoint.Decision {
 	switch {
 	case req.Sandbox:
-		return checkpoint.Decision{Action: checkpoint.Boot, Reason: "pod sandbox"}
+		return checkpoint.Decision{Action: checkpoint.Boot, Reason: "pod sandbox", Class: checkpoint.ClassSandbox}
 	case req.Policy == spec.Never:
-		return checkpoint.Decision{Action: checkpoint.Boot, Reason: "restore=Never"}
+		return checkpoint.Decision{Action: checkpoint.Boot, Reason: "restore=Never", Class: checkpoint.ClassNever}
 	}
 	d := checkpoint.Decision{
 		Action:   checkpoint.Boot,
@@ -65,17 +65,29 @@ func Decide(req Request, candidates []checkpoint.Entry, host checkpoint.HostFact
 	}
 	switch {
 	case len(req.Obstacles) > 0:
-		d.Reason = req.Obstacles[0]
+		d.Reason, d.Class = req.Obstacles[0], checkpoint.ClassObstacle
 	case !known && req.Demanded == nil:
 		// Two images that are unknown look equal and need not be. Who names a
 		// checkpoint vouches for that.
-		d.Reason = "its image is unknown; name a checkpoint to restore from"
+		d.Reason, d.Class = "its image is unknown; name a checkpoint to restore from", checkpoint.ClassUnknown
 	case len(candidates) == 0:
-		d.Reason = "no registered checkpoint with this fingerprint"
+		d.Reason, d.Class = "no registered checkpoint with this fingerprint", checkpoint.ClassNone
 	default:
 		choose(&d, req, candidates, host)
+		d.Class = classOf(d, req)
 	}
 	return d
+}
+
+// classOf is the class of a decision between candidates.
+func classOf(d checkpoint.Decision, req Request) checkpoint.Class {
+	switch {
+	case d.Action == checkpoint.Boot:
+		return checkpoint.ClassUnfit
+	case req.Demanded != nil:
+		return checkpoint.ClassDemanded
+	}
+	return checkpoint.ClassFits
 }
 
 // choose judges every candidate and completes the decision.

@@ -22,6 +22,7 @@ const childEnv = "SNAP_STORE_TEST_CHILD"
 // prints a line on stdout whenever it has done something that a test waits for.
 var children = map[string]func(root string) error{
 	"churn":       childChurn,
+	"count":       childCount,
 	"draft":       childDraft,
 	"fail":        childFail,
 	"hold":        childHold,

@@ -15,6 +15,7 @@
 //	state/HEX.pin         empty; there while the entry is pinned
 //	state/HEX.name        the name last given to the entry; true only if names/ agrees
 //	starts/NS/ID.json     the last start of a container
+//	tally/tally.json      what is counted on the node
 //	drafts/  trash/  tmp/ being written, being deleted, about to be renamed
 //
 // # Crashes
@@ -36,6 +37,7 @@
 //   - an entry's manifest.json, exclusive while its state is rewritten or it is pinned;
 //   - a directory in drafts/ or trash/ and a file in tmp/, exclusive by its owner:
 //     what can be locked there is abandoned;
+//   - tally/, exclusive while the tally is changed;
 //   - starts/, shared by writers, exclusive while old records are dropped.
 //
 // Readers (Lookup, Resolve, List) take none and never wait.
@@ -61,6 +63,7 @@ const (
 	namesDir   = "names"
 	stateDir   = "state"
 	startsDir  = "starts"
+	tallyDir   = "tally"
 	draftsDir  = "drafts"
 	trashDir   = "trash"
 	tmpDir     = "tmp"
@@ -137,7 +140,7 @@ func (s *Store) createLayout() error {
 	if err := checkPrivate(s.root); err != nil {
 		return err
 	}
-	for _, name := range []string{entriesDir, indexDir, namesDir, stateDir, startsDir, draftsDir, trashDir, tmpDir} {
+	for _, name := range []string{entriesDir, indexDir, namesDir, stateDir, startsDir, tallyDir, draftsDir, trashDir, tmpDir} {
 		made, err := makeDir(s.path(name))
 		if err != nil {
 			return err

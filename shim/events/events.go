@@ -28,11 +28,11 @@ type Publish func(ctx context.Context, topic string, event events.Event) error
 
 // Queue takes events without blocking and publishes them one after the other.
 type Queue struct {
-	publish func(any)
+	publish func(queued)
 
 	// mu guards the fields below.
 	mu     sync.Mutex
-	events []any
+	events []queued
 	closed bool
 	// ready has room for one, and one in it whenever there is something to do.
 	ready chan struct{}
@@ -45,20 +45,38 @@ var _ lifecycle.Emitter = (*Queue)(nil)
 func NewQueue(ctx context.Context, publish Publish) *Queue {
 	ctx = context.WithoutCancel(ctx)
 	q := &Queue{ready: make(chan struct{}, 1), done: make(chan struct{})}
-	q.publish = func(e any) {
+	q.publish = func(e queued) {
 		// The publisher tries again by itself; an error is for the log only.
-		if err := publish(ctx, runtime.GetTopic(e), e); err != nil {
-			log.G(ctx).WithError(err).WithField("topic", runtime.GetTopic(e)).Error("publish event")
+		if err := publish(ctx, e.topic, e.event); err != nil {
+			log.G(ctx).WithError(err).WithField("topic", e.topic).Error("publish event")
 		}
 	}
 	go q.run()
 	return q
 }
 
+// queued is an event with its topic.
+type queued struct {
+	topic string
+	event any
+}
+
 // Emit queues an event.
 func (q *Queue) Emit(e lifecycle.Event) {
+	event := convert(e)
+	q.add(queued{topic: runtime.GetTopic(event), event: event})
+}
+
+// Announce queues an event about a container for which containerd has no type of its own. It
+// is a ContainerUpdate, on a topic of ours and with the fields as labels: clients print, and
+// filter by, what they know the type of, and nobody knows ours.
+func (q *Queue) Announce(topic, id string, fields map[string]string) {
+	q.add(queued{topic: topic, event: &eventsapi.ContainerUpdate{ID: id, Labels: fields}})
+}
+
+func (q *Queue) add(e queued) {
 	q.mu.Lock()
-	q.events = append(q.events, convert(e))
+	q.events = append(q.events, e)
 	q.mu.Unlock()
 	q.wake()
 }
@@ -74,10 +92,10 @@ func (q *Queue) run() {
 	defer close(q.done)
 	for range q.ready {
 		q.mu.Lock()
-		queued, closed := q.events, q.closed
+		events, closed := q.events, q.closed
 		q.events = nil
 		q.mu.Unlock()
-		for _, e := range queued {
+		for _, e := range events {
 			q.publish(e)
 		}
 		if closed {

@@ -206,3 +206,23 @@ func TestCloseGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// What is announced keeps its place among the events of tasks, and can be filtered as
+// containerd's own.
+func TestAnnounce(t *testing.T) {
+	p := &published{}
+	q := NewQueue(namespaces.WithNamespace(t.Context(), "test"), p.publish)
+	q.Emit(lifecycle.StartedEvent{ID: "t", PID: 1})
+	q.Announce("/snap/start", "t", map[string]string{"outcome": "boot"})
+	q.Emit(lifecycle.OOMEvent{ID: "t"})
+	if err := q.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(p.topics); got != "[/tasks/start /snap/start /tasks/oom]" {
+		t.Fatalf("published %s", got)
+	}
+	e, ok := p.events[1].(*eventsapi.ContainerUpdate)
+	if outcome, _ := e.Field([]string{"labels", "outcome"}); !ok || e.GetID() != "t" || outcome != "boot" {
+		t.Errorf("%v", p.events[1])
+	}
+}

@@ -37,7 +37,9 @@ type Capture struct {
 // that it is frozen already and shall stay so.
 //
 // Precondition: no other operation runs on the task.
-func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (checkpoint.Entry, error) {
+func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (entry checkpoint.Entry, retErr error) {
+	begin := time.Now()
+	defer func() { i.captured(ctx, checkpoint.Template, entry, retErr, time.Since(begin)) }()
 	var none checkpoint.Entry
 	l, err := i.mustLive()
 	if err != nil {
@@ -105,7 +107,6 @@ func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (checkp
 	if err != nil {
 		return none, notFound(err)
 	}
-	i.prune(ctx)
 	if !req.Stop {
 		return e, nil
 	}

@@ -133,7 +133,7 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 		if p.decision.Demanded {
 			return nil, err
 		}
-		p.decision = checkpoint.Decision{Action: checkpoint.Boot, Reason: err.Error(), Verdicts: p.decision.Verdicts}
+		p.decision = checkpoint.Decision{Action: checkpoint.Boot, Reason: err.Error(), Class: checkpoint.ClassTrouble, Verdicts: p.decision.Verdicts}
 	}
 	return p, nil
 }
@@ -156,7 +156,7 @@ func (s *Starter) planDirectory(i *Init) (*plan, error) {
 		return nil, fmt.Errorf("checkpoint %s: not a directory of CRIU images: %w", dir, errors.Join(errdefs.ErrInvalidArgument, err))
 	}
 	return &plan{
-		decision: checkpoint.Decision{Action: checkpoint.Restore, Reason: "the caller names a directory of CRIU images", Demanded: true},
+		decision: checkpoint.Decision{Action: checkpoint.Restore, Reason: "the caller names a directory of CRIU images", Class: checkpoint.ClassImages, Demanded: true},
 		ref:      dir,
 		images:   dir,
 		legacy:   true,

@@ -80,8 +80,10 @@ func (r *recorder) fellBack(ctx context.Context, cause error) {
 func (r *recorder) failed(ctx context.Context, cause error) {
 	r.mu.Lock()
 	r.start.Error = cause.Error()
+	st := r.start
 	r.mu.Unlock()
 	r.keep(ctx)
+	r.s.started(ctx, st)
 }
 
 // done keeps the record of a start that succeeded, and logs its one line.
@@ -99,6 +101,7 @@ func (r *recorder) done(ctx context.Context, pid int) {
 		"decision": st.Decision.Action, "outcome": st.Outcome, "reason": st.Decision.Reason, "took_ms": total,
 	}).Info("task started")
 	r.keep(ctx)
+	r.s.started(ctx, st)
 }
 
 func (r *recorder) keep(ctx context.Context) {

@@ -3,14 +3,11 @@ package start
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"strconv"
-	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/log"
 
 	"github.com/containerd-snap/snap/checkpoint/store"
 )
@@ -89,14 +86,3 @@ func parseRollup(text []byte) int64 {
 }
 
 func mebibytes(n int64) string { return strconv.FormatInt(n>>20, 10) + " MiB" }
-
-// prune holds the store's budgets after a capture. It never fails the capture.
-func (i *Init) prune(ctx context.Context) {
-	pruned, err := i.starter.Store.Prune(ctx, i.config.Limits.Retain(), time.Now(), false)
-	for _, p := range pruned {
-		log.G(ctx).WithFields(log.Fields{"checkpoint": p.Entry.Digest, "reason": p.Reason, "in_use": p.InUse != ""}).Info("prune checkpoint")
-	}
-	if err != nil {
-		log.G(ctx).WithError(err).Warn("hold the budgets of the checkpoint store")
-	}
-}

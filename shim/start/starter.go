@@ -25,6 +25,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/checkpoint/criu"
 	"github.com/containerd-snap/snap/checkpoint/store"
+	"github.com/containerd-snap/snap/checkpoint/tally"
 	"github.com/containerd-snap/snap/config"
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/identity"
@@ -55,6 +56,8 @@ type Starter struct {
 	StoreErr error
 	// OnPhase, if set, is called at the end of each phase of a start.
 	OnPhase func(id, phase string)
+	// Announce, if set, publishes an event about a container that is none of its task's life.
+	Announce func(topic, id string, fields map[string]string)
 	// Config is the host's configuration; options of a container may override it.
 	Config config.Config
 }
@@ -336,6 +339,9 @@ func (i *Init) countFailure(ctx context.Context, cause error) {
 	case err != nil:
 		log.G(ctx).WithError(err).Warn("count the failed restore")
 	case st.Quarantined():
+		if st.Failures == checkpoint.QuarantineAfter {
+			i.starter.count(ctx, true, func(t *tally.Tally) { t.Quarantined++ })
+		}
 		log.G(ctx).WithField("checkpoint", i.plan.ref).WithField("reason", cause.Error()).
 			Warnf("checkpoint is quarantined after %d failed restores", st.Failures)
 	}

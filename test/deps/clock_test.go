@@ -17,7 +17,7 @@ var clock = []string{"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "Ti
 func TestNoClock(t *testing.T) {
 	files := 0
 	for _, p := range load(t) {
-		if !under(p.short(), "checkpoint$", "checkpoint/match", "checkpoint/retain") {
+		if !under(p.short(), "checkpoint$", "checkpoint/match", "checkpoint/retain", "checkpoint/tally") {
 			continue
 		}
 		for _, name := range p.GoFiles {

@@ -83,6 +83,7 @@ func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
 		log.G(ic.Context).WithError(starter.StoreErr).Warn("containers boot: the checkpoint store cannot be used")
 	}
 	queue := events.NewQueue(ic.Context, publisher.Publish)
+	starter.Announce = queue.Announce
 	sd.RegisterCallback(func(ctx context.Context) error {
 		defer publisher.Close()
 		return queue.Close(ctx)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -61,6 +62,9 @@ same and "inUse"], "freedBytes", "swept"}`,
 				}
 			}
 			pruned, err := st.Prune(cmd.Context(), limits.Retain(), a.env.Now(), dryRun)
+			if !dryRun {
+				err = errors.Join(err, st.CountPruned(pruned))
+			}
 			p := report.NewPruning(pruned, swept, dryRun)
 			r := &report.Report{Out: cmd.OutOrStdout()}
 			var written error
