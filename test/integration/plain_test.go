@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/test/harness"
@@ -24,6 +27,37 @@ func TestCheckpointTask(t *testing.T) {
 		}
 		if _, err := os.Stat(filepath.Join(dir, "inventory.img")); err != nil {
 			t.Error(err)
+		}
+		c.goesOn(before)
+	})
+	t.Run("with an empty network", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, shared, probeOf())
+		before := c.probe()
+		checkpoint := func(namespaces ...string) (string, error) {
+			dir := filepath.Join(t.TempDir(), "images")
+			_, err := c.task.Checkpoint(testContext(t), func(i *client.CheckpointTaskInfo) error {
+				i.Options = &options.CheckpointOptions{ImagePath: dir, EmptyNamespaces: namespaces}
+				return nil
+			})
+			return dir, err
+		}
+		for namespace, want := range map[string]bool{"": true, "network": false} {
+			var names []string
+			if namespace != "" {
+				names = []string{namespace}
+			}
+			dir, err := checkpoint(names...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			devices, err := filepath.Glob(filepath.Join(dir, "netdev-*.img"))
+			if err != nil || (len(devices) > 0) != want {
+				t.Errorf("empty %q: network devices in the images: %q, %v", namespace, devices, err)
+			}
+		}
+		if _, err := checkpoint("uts"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "uts") {
+			t.Errorf("empty uts: %v", err)
 		}
 		c.goesOn(before)
 	})
