@@ -39,22 +39,13 @@ type Images struct {
 	// TCPEstablished, FileLocks, ExternalUnixSockets, Terminal are runc's
 	// options of those names.
 	TCPEstablished, FileLocks, ExternalUnixSockets, Terminal bool
-	// EmptyNetwork leaves devices, addresses and rules of the network namespace out of the
-	// images. runc does so always, and a container that it restores has no loopback
-	// device that is up.
-	EmptyNetwork bool
 	// Inherit are files that the CRIU of a restore finds under the numbers that they
 	// have here (see inherit.Raise), as its configuration says.
 	Inherit []*os.File
 }
 
 func (i *Images) opts() *libcontainer.CriuOpts {
-	var empty uint32
-	if i.EmptyNetwork {
-		empty = unix.CLONE_NEWNET
-	}
 	return &libcontainer.CriuOpts{
-		EmptyNs:                 empty,
 		ImagesDirectory:         i.Dir,
 		WorkDirectory:           i.Work,
 		TcpEstablished:          i.TCPEstablished,

@@ -40,7 +40,6 @@ func (s *Service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 				FileLocks:           opts.GetFileLocks(),
 				ExternalUnixSockets: opts.GetExternalUnixSockets(),
 				Terminal:            opts.GetTerminal(),
-				EmptyNetwork:        len(opts.GetEmptyNamespaces()) > 0, // there is only one that can be
 			},
 			ParentPath: opts.GetParentPath(),
 			Exit:       opts.GetExit(),
@@ -56,6 +55,7 @@ func checkpointOptions(in *anypb.Any) (*options.CheckpointOptions, error) {
 	if err := typeurl.UnmarshalTo(in, &opts); err != nil {
 		return nil, fmt.Errorf("decode checkpoint options of type %q: %w: %w", in.GetTypeUrl(), err, errdefs.ErrInvalidArgument)
 	}
+	// runc knows one name, and leaves that namespace empty in any case, as we do.
 	for _, ns := range opts.GetEmptyNamespaces() {
 		if ns != "network" {
 			return nil, fmt.Errorf("checkpoint options: emptyNamespaces %q: only \"network\" can be left empty: %w", ns, errdefs.ErrInvalidArgument)
