@@ -11,6 +11,7 @@ GO       ?= go
 FUZZTIME ?= 3s
 KILLS    ?= 500
 STRESS_TIME ?= 5m
+RESTORES ?= 1000
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 PROGRAMS := containerd-shim-snap-v2 snapctl
@@ -29,7 +30,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills stress conformance demo lint setup install uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills test-mapped stress conformance demo lint setup install uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
@@ -59,6 +60,10 @@ test-cri: setup ## tests through Kubernetes' container runtime interface, with r
 
 test-store-kills: ## kill -9 KILLS (500) processes that capture, pin and prune in one store
 	SNAP_STORE_KILLS='$(KILLS)' $(GO) test -count=1 -timeout 30m -v -run TestKilledWhilePruning ./checkpoint/store
+
+test-mapped: setup ## RESTORES (1000) mapped restores, each byte of each checked (root)
+	$(MAKE) --no-print-directory build
+	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 2h -v -run TestMappedMany ./test/integration -mapped-restores '$(RESTORES)'
 
 test-fuzz: setup ## each fuzz target for FUZZTIME (3s)
 	$(RUN) GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/in-private-ns tools/fuzz

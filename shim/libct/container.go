@@ -134,11 +134,12 @@ func (c *Container) Freeze() error {
 	c.awaitProgram()
 	// While a program is being executed by one of init's threads, its first
 	// thread looks dead for a moment, and libcontainer takes the container for
-	// stopped.
+	// stopped. And on a busy node with cgroup v1, threads that do not get to run
+	// are not frozen in the time that libcontainer gives them.
 	var err error
 	for range execTries {
-		if err = c.c.Pause(); !errors.Is(err, libcontainer.ErrNotRunning) {
-			return err
+		if err = c.c.Pause(); err == nil {
+			return nil
 		}
 		time.Sleep(retryStart)
 	}

@@ -1,42 +1,47 @@
 package integration
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/shim/capture"
 )
 
-// TestMapped: the memory of a Go program comes back mapped by itself, two clones share
-// the page file, and a clone can be captured again.
-func TestMapped(t *testing.T) {
+// TestMappedForms: a checkpoint in the mapped form serves both modes, and no page file can
+// be seen from within the container.
+func TestMappedForms(t *testing.T) {
 	t.Parallel()
-	w := probeOf()
-	w.args = append(w.args, "-memory", "16")
+	w := allocating(t, "/bin/allocate")
 	c := start(t, shared, w)
-	before := c.probe()
+	rounds(t, c, 2)
 	e := c.mustCapture(capture.Request{})
 	if m := e.Checkpoint.Memory; m.Form != checkpoint.MemoryMapped || !m.Safe {
-		t.Fatalf("memory %+v", m)
+		t.Fatalf("the checkpoint's memory is %+v", m)
 	}
-	c.goesOn(before)
+	rounds(t, c, 2)
+	for _, mode := range []checkpoint.MemoryMode{checkpoint.MemoryMapped, checkpoint.MemoryCopy} {
+		clone := start(t, shared, w.annotate("memory", string(mode)))
+		clone.mustRestored(e)
+		clone.mustMemory(mode, "was asked for")
+		rounds(t, clone, 3)
+	}
 	clone := start(t, shared, w)
-	clone.mustRestored(e)
-	clone.goesOn(before)
-	r, err := clone.recordOf()
-	if err != nil {
+	clone.mustMemory(checkpoint.MemoryMapped, "(glibc)")
+	if out := clone.mustExec("sh", "-c", "find / -xdev -name 'pages-*'; grep -c pages-mapped /proc/1/smaps; ls /proc/1/fd"); len(out) > 40 {
+		t.Errorf("the container sees %s", out)
+	}
+	if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", clone.pid())); err != nil {
+		t.Error(err)
+	}
+	// A page file lives as long as somebody maps it.
+	if _, err := shared.Snapctl(testContext(t), "rm", e.Digest); err != nil {
 		t.Fatal(err)
 	}
-	if r.Memory != checkpoint.MemoryMapped {
-		t.Fatalf("memory %s (%s)", r.Memory, r.MemoryReason)
-	}
-	later := clone.probe()
+	rounds(t, clone, 3)
 	again := clone.mustCapture(capture.Request{})
-	clone.goesOn(later)
 	second := start(t, shared, w)
 	second.mustRestored(again)
-	second.goesOn(later)
-	copied := start(t, shared, w.annotate("memory", "copy"))
-	copied.mustRestored(again)
-	copied.goesOn(later)
+	rounds(t, second, 3)
 }

@@ -15,7 +15,7 @@ import (
 var allocators = []struct{ text, reason string }{
 	{"<jemalloc>: ", "contains jemalloc, which takes purged memory for zeroes"},
 	{"mimalloc: ", "contains mimalloc, for which it is not proven"},
-	{"tcmalloc: ", "contains tcmalloc, for which it is not proven"},
+	{"TCMallocImplementation", "contains tcmalloc, for which it is not proven"},
 }
 
 // known are the programs and libraries that may name madvise or syscall, each
@@ -29,15 +29,15 @@ var known = []struct {
 			(strings.HasPrefix(o.soname, "ld-linux-") && o.contains("GLIBC_PRIVATE"))
 	}},
 	{"musl", func(o *object) bool {
-		return strings.HasPrefix(o.soname, "libc.musl-") && o.contains("musl libc") || o.soname == "libc.so" && o.contains("musl libc")
-	}},
-	{"Go", func(o *object) bool {
-		return o.section(".go.buildinfo") && o.contains("runtime.sysUnusedOS") &&
-			!o.contains("syscall.Madvise") && !o.contains("unix.Madvise") && !o.contains("unix.madvise")
+		return o.contains("musl libc (") && o.defines("__libc_start_main", "malloc")
 	}},
 	{"CPython", func(o *object) bool {
 		return o.defines("PyObject_Malloc", "Py_BytesMain") || o.defines("PyInit_mmap")
 	}},
+	// It waits for futexes, and asks for random numbers.
+	{"libstdc++", func(o *object) bool { return o.soname == "libstdc++.so.6" && o.contains("GLIBCXX_") }},
+	// It advises the kernel to use huge pages.
+	{"NumPy", func(o *object) bool { return o.defines("PyInit__multiarray_umath") }},
 	// It advises the kernel about dumps of its secure heap, and asks it for random numbers.
 	{"OpenSSL", func(o *object) bool {
 		return (o.soname == "libcrypto.so.3" || o.soname == "libcrypto.so.1.1") && o.contains("OpenSSL ")
@@ -52,8 +52,6 @@ type object struct {
 }
 
 func (o *object) contains(text string) bool { return bytes.Contains(o.data, []byte(text)) }
-
-func (o *object) section(name string) bool { return o.Section(name) != nil }
 
 // defines says whether the object exports all the names.
 func (o *object) defines(names ...string) bool {
@@ -91,6 +89,9 @@ func judge(r io.ReaderAt, data []byte) (v Verdict) {
 		if o.contains(a.text) {
 			return Verdict{Reason: a.reason}
 		}
+	}
+	if o.Section(".go.buildinfo") != nil {
+		return Verdict{Reason: "is a Go program, whose runtime takes memory that it gave back for zeroes"}
 	}
 	for _, k := range known {
 		if k.is(o) {

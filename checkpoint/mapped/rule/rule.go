@@ -163,7 +163,7 @@ func (t *Tree) Judge(ctx context.Context) (Verdict, error) {
 	if len(t.programs) == 0 {
 		return Verdict{Reason: "no code was found"}, nil
 	}
-	var known []string
+	var known, problems []string
 	for _, p := range t.programs {
 		if err := ctx.Err(); err != nil {
 			return Verdict{}, err
@@ -173,11 +173,20 @@ func (t *Tree) Judge(ctx context.Context) (Verdict, error) {
 			return Verdict{}, fmt.Errorf("look at %s: %w", p.path, err)
 		}
 		if !v.Safe {
-			return Verdict{Reason: printable(filepath.Base(p.path)) + " " + v.Reason}, nil
+			problems = append(problems, printable(filepath.Base(p.path))+" "+v.Reason)
+			continue
 		}
 		if v.Reason != "" && !strings.Contains(strings.Join(known, ", "), v.Reason) {
 			known = append(known, v.Reason)
 		}
+	}
+	if n := len(problems); n > 0 {
+		// All of them would be too many in a program with many libraries.
+		reason := strings.Join(problems[:min(n, maxProblems)], ", ")
+		if n > maxProblems {
+			reason += fmt.Sprintf(", and %d more", n-maxProblems)
+		}
+		return Verdict{Reason: reason}, nil
 	}
 	reason := fmt.Sprintf("none of %d mapped files is known to tell the difference", len(t.programs))
 	if len(known) > 0 {
@@ -185,6 +194,9 @@ func (t *Tree) Judge(ctx context.Context) (Verdict, error) {
 	}
 	return Verdict{Safe: true, Reason: reason}, nil
 }
+
+// maxProblems is how many files a reason names.
+const maxProblems = 4
 
 func (p program) judge() (Verdict, error) {
 	st, err := p.file.Stat()

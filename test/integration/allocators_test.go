@@ -1,0 +1,307 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/shim/capture"
+	"github.com/containerd-snap/snap/test/harness"
+)
+
+const (
+	memoryImage = "localhost/snap/memory:1"
+	pythonImage = "localhost/snap/python:1"
+)
+
+// memoryPrograms puts an image with the programs of testdata/memory on the shared node.
+var memoryPrograms = sync.OnceValue(func() error {
+	dir, err := os.MkdirTemp("", "snap-memory-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	ctx := context.Background()
+	root := filepath.Join(dir, "root")
+	bin := filepath.Join(root, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return err
+	}
+	maker, err := harness.Tool("images")
+	if err != nil {
+		return err
+	}
+	busybox, err := harness.Image("busybox")
+	if err != nil {
+		return err
+	}
+	const (
+		source = "testdata/memory/allocate.c"
+		advise = "testdata/memory/advise.c"
+	)
+	archive := filepath.Join(dir, "memory.tar")
+	for _, args := range [][]string{
+		{"gcc", "-O2", "-pthread", "-o", filepath.Join(bin, "allocate"), source},
+		{"gcc", "-O2", "-o", filepath.Join(bin, "advise"), advise},
+		{"gcc", "-O2", "-o", filepath.Join(bin, "hold"), "testdata/memory/hold.c"},
+		{"g++", "-O2", "-pthread", "-o", filepath.Join(bin, "allocate-c++"), "testdata/memory/allocate.cc"},
+		{"gcc", "-O2", "-pthread", "-static", "-o", filepath.Join(bin, "allocate-static"), source},
+		{"musl-gcc", "-O2", "-o", filepath.Join(bin, "allocate-musl"), source},
+		{"env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", filepath.Join(bin, "allocate-go"), "./allocate"},
+		{"env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, "allocate-stripped"), "./allocate"},
+	} {
+		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	if err := addLibraries(ctx, root, filepath.Join(bin, "allocate"), filepath.Join(bin, "allocate-c++")); err != nil {
+		return err
+	}
+	image := exec.CommandContext(ctx, maker, "-o", archive, "-name", memoryImage, "-from", busybox, "-add", root, "/bin/allocate")
+	if out, err := image.CombinedOutput(); err != nil {
+		return fmt.Errorf("make the image of programs that allocate: %w: %s", err, out)
+	}
+	return shared.Import(ctx, archive)
+})
+
+// preloads are allocators in the image, as Debian packages them.
+var preloads = map[string]string{
+	"jemalloc": "libjemalloc.so.2",
+	"tcmalloc": "libtcmalloc_minimal.so.4",
+	"mimalloc": "libmimalloc.so.2",
+}
+
+// addLibraries copies what the programs, and the allocators, are linked with to root.
+func addLibraries(ctx context.Context, root string, programs ...string) error {
+	paths := map[string]bool{}
+	for _, name := range preloads {
+		found, err := filepath.Glob("/usr/lib/*/" + name)
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("%s is not installed: run make setup (%w)", name, err)
+		}
+		paths[found[0]] = true
+		programs = append(programs, found[0])
+	}
+	absolute := regexp.MustCompile(`/[^ ]+`)
+	for _, p := range programs {
+		out, err := exec.CommandContext(ctx, "ldd", p).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("ldd %s: %w: %s", p, err, out)
+		}
+		for _, path := range absolute.FindAllString(string(out), -1) {
+			paths[path] = true
+		}
+	}
+	musl, err := filepath.Glob("/lib/ld-musl-*.so.1")
+	if err != nil || len(musl) != 1 {
+		return fmt.Errorf("musl is not installed: run make setup (%w)", err)
+	}
+	paths[musl[0]] = true
+	for path := range paths {
+		if strings.HasPrefix(path, root) {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a name that ldd gives, of no file
+		}
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(root, path)
+		if name := filepath.Base(path); strings.HasPrefix(name, "lib") {
+			to = filepath.Join(root, "lib", name)
+		}
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, data, 0o755)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// allocating wants a container with a program of the image.
+func allocating(t *testing.T, args ...string) want {
+	t.Helper()
+	if err := memoryPrograms(); err != nil {
+		t.Fatal(err)
+	}
+	return want{image: memoryImage, args: args, opts: []oci.SpecOpts{oci.WithEnv([]string{"LD_LIBRARY_PATH=/lib"})}}
+}
+
+// TestAllocators proves which allocators do not tell mapped memory from anonymous memory:
+// programs that allocate, free, grow and clear memory and check each byte of it go on
+// after a restore, and after a capture of the restored one; and that those
+// that are not proven are recognised, and their memory copied.
+func TestAllocators(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile("testdata/memory/allocate.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	python := want{image: pythonImage, args: []string{"/usr/bin/python3", "-c", string(script)}}
+	preload := func(name string) want {
+		w := allocating(t, "/bin/allocate")
+		w.opts = append(w.opts, oci.WithEnv([]string{"LD_PRELOAD=/lib/" + preloads[name]}))
+		return w
+	}
+	for _, test := range []struct {
+		name   string
+		want   want
+		form   checkpoint.MemoryMode
+		reason string
+	}{
+		{"glibc", allocating(t, "/bin/allocate"), checkpoint.MemoryMapped, "(glibc)"},
+		{"C++", allocating(t, "/bin/allocate-c++"), checkpoint.MemoryMapped, "libstdc++"},
+		{"musl", allocating(t, "/bin/allocate-musl"), checkpoint.MemoryMapped, "(musl)"},
+		{"Go", allocating(t, "/bin/allocate-go"), checkpoint.MemoryCopy, "allocate-go is a Go program"},
+		{"Go, stripped", allocating(t, "/bin/allocate-stripped"), checkpoint.MemoryCopy, "is a Go program"},
+		{"CPython", python, checkpoint.MemoryMapped, "CPython"},
+		{"static", allocating(t, "/bin/allocate-static"), checkpoint.MemoryCopy, "allocate-static is linked statically"},
+		{"jemalloc", preload("jemalloc"), checkpoint.MemoryCopy, "contains jemalloc"},
+		{"tcmalloc", preload("tcmalloc"), checkpoint.MemoryCopy, "contains tcmalloc"},
+		{"mimalloc", preload("mimalloc"), checkpoint.MemoryCopy, "contains mimalloc"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.want.image == pythonImage {
+				archive, err := harness.Image("python")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := shared.Import(testContext(t), archive); err != nil {
+					t.Fatal(err)
+				}
+			}
+			generation := start(t, shared, test.want)
+			rounds(t, generation, 2)
+			for range 2 {
+				e := generation.mustCapture(capture.Request{Stop: true})
+				if m := e.Checkpoint.Memory; m.Form != test.form || m.Safe != (test.form == checkpoint.MemoryMapped) || !strings.Contains(m.Reason, test.reason) {
+					t.Fatalf("the checkpoint's memory is %+v", m)
+				}
+				generation = start(t, shared, test.want.annotate("checkpoint", e.Digest))
+				generation.mustRestored(e)
+				generation.mustMemory(test.form, test.reason)
+				rounds(t, generation, 10)
+			}
+		})
+	}
+}
+
+// rounds waits until a program of testdata/memory has had n more rounds.
+func rounds(t *testing.T, c *container, n int) {
+	t.Helper()
+	had := strings.Count(c.out.String(), "ok")
+	eventually(t, func() error {
+		out := c.out.String()
+		if _, what, found := strings.Cut(out, "wrong: "); found {
+			t.Fatalf("wrong: %s", what)
+		}
+		if got := strings.Count(out, "ok") - had; got < n {
+			return fmt.Errorf("%d rounds of %d", got, n)
+		}
+		return nil
+	})
+}
+
+// mustMemory checks how the memory came back, and that the record tells why.
+func (c *container) mustMemory(mode checkpoint.MemoryMode, reason string) {
+	c.t.Helper()
+	r, err := c.recordOf()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if r.Memory != mode || !strings.Contains(r.MemoryReason, reason) {
+		c.t.Fatalf("memory %s (%s), want %s (%s)", r.Memory, r.MemoryReason, mode, reason)
+	}
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", c.pid()))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	files := strings.Count(string(maps), "/pages-mapped-")
+	if (files > 0) != (mode == checkpoint.MemoryMapped) {
+		c.t.Errorf("%d areas map a page file", files)
+	}
+}
+
+// TestStale shows what the rule is for: a program that gives anonymous memory back reads
+// zeroes, also from a checkpoint in the mapped form; only if mapped memory is forced
+// upon it, it reads what was there.
+func TestStale(t *testing.T) {
+	t.Parallel()
+	w := allocating(t, "/bin/advise")
+	c := start(t, shared, w.annotate("memory", "mapped"))
+	c.out.waitFor(t, "ok")
+	e := c.mustCapture(capture.Request{})
+	if m := e.Checkpoint.Memory; m.Form != checkpoint.MemoryMapped || m.Safe || !strings.Contains(m.Reason, "advise may call madvise") {
+		t.Fatalf("the checkpoint's memory is %+v", m)
+	}
+	for _, test := range []struct {
+		mode   string
+		memory checkpoint.MemoryMode
+		reason string
+		reads  string
+	}{
+		{"mapped", checkpoint.MemoryMapped, "memory=mapped was asked for", "stale"},
+		{"auto", checkpoint.MemoryCopy, "advise may call madvise", "zeroes"},
+		{"copy", checkpoint.MemoryCopy, "memory=copy was asked for", "zeroes"},
+	} {
+		clone := start(t, shared, w.annotate("memory", test.mode))
+		clone.mustRestored(e)
+		clone.mustMemory(test.memory, test.reason)
+		clone.kill(unix.SIGUSR1)
+		clone.out.waitFor(t, "after madvise: "+test.reads)
+	}
+}
+
+// TestStaleGo: Go's runtime takes memory that it gave back for zeroes, so that a Go program
+// upon which mapped memory is forced finds other bytes in new memory.
+func TestStaleGo(t *testing.T) {
+	t.Parallel()
+	w := allocating(t, "/bin/allocate-go").annotate("memory", "mapped")
+	c := start(t, shared, w)
+	rounds(t, c, 2)
+	e := c.mustCapture(capture.Request{Stop: true})
+	clone := start(t, shared, w)
+	clone.mustRestored(e)
+	clone.out.waitFor(t, "wrong: new memory")
+}
+
+// TestMemoryForms: what cannot be had is said, and memory=lazy is no mode.
+func TestMemoryForms(t *testing.T) {
+	t.Parallel()
+	w := allocating(t, "/bin/advise")
+	c := start(t, shared, w)
+	c.out.waitFor(t, "ok")
+	e := c.mustCapture(capture.Request{})
+	if m := e.Checkpoint.Memory; m.Form != checkpoint.MemoryCopy || m.Safe {
+		t.Fatalf("the checkpoint's memory is %+v", m)
+	}
+	booted := start(t, shared, w.annotate("memory", "mapped"))
+	r, err := booted.recordOf()
+	if err != nil || r.Outcome != checkpoint.Boot || !strings.Contains(r.Decision.Reason, "in the copy form (advise may call madvise") {
+		t.Errorf("%s: %s (%v)", r.Outcome, r.Decision.Reason, err)
+	}
+	for name, test := range map[string]struct {
+		w    want
+		says string
+	}{
+		"required": {w.annotate("memory", "mapped").annotate("restore", "Required"), "in the copy form"},
+		"lazy":     {w.annotate("memory", "lazy"), "allowed is one of auto, copy, mapped"},
+	} {
+		c := newContainer(t, shared, test.w)
+		if err := c.create(test.w); err == nil || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
