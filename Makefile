@@ -51,7 +51,7 @@ test-unit: setup ## unit tests with the race detector (root)
 test-integration: setup ## tests through containerd, with real containers (root)
 	$(MAKE) --no-print-directory build
 	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 20m ./test/integration/... ./test/pressure
-	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 5m -parallel 6 ./test/parity
+	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 10m -p 1 -parallel 6 ./test/parity ./test/failpoint/...
 
 test-cri: setup ## tests through Kubernetes' container runtime interface, with real pods (root)
 	@$(SETUP)/go-tools cni
