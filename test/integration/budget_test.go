@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -195,4 +197,37 @@ func TestKilledCapturing(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTagMoves: when an image's tag has moved on, the template of what it stood for goes
+// with the capture of what it stands for now.
+func TestTagMoves(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	a := start(t, n, probeOf())
+	a.probe()
+	old := a.mustCapture(capture.Request{})
+	kept := a.mustCapture(capture.Request{Name: "kept"})
+	maker, err := harness.Tool("images")
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, archive := t.TempDir(), filepath.Join(t.TempDir(), "probe.tar")
+	if err := os.WriteFile(filepath.Join(layer, "release"), []byte("2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(testContext(t), maker, "-o", archive, "-name", probeImage, "-from", images[len(images)-1], "-add", layer, "/bin/probe")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make the next release: %v: %s", err, out)
+	}
+	if err := n.Import(testContext(t), archive); err != nil {
+		t.Fatal(err)
+	}
+	b := start(t, n, probeOf())
+	b.mustBooted("no registered checkpoint")
+	b.probe()
+	mustHave(t, n, old, kept)
+	next := b.mustCapture(capture.Request{})
+	mustHave(t, n, kept, next)
+	start(t, n, probeOf()).mustRestored(next)
 }
