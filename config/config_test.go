@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 func load(t *testing.T, content string) (Config, error) {
@@ -122,10 +124,17 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Defaults["restore"] != "IfPresent" {
-		t.Errorf("its [defaults] are %v", got.Defaults)
+	if s := got.Settings(); !reflect.DeepEqual(s, spec.DefaultSettings()) {
+		t.Errorf("its [defaults] make %+v", s)
 	}
-	got.Defaults = nil // annotations' own defaults
+	for _, key := range spec.Keys() {
+		_, err := spec.ParseDefaults(map[string]string{key: ""})
+		personal := strings.Contains(err.Error(), "one container")
+		if told := strings.Contains(string(text), "\n"+key+" = ") || strings.Contains(string(text), "\n# "+key+" = "); told == personal {
+			t.Errorf("it tells of %s: %v", key, told)
+		}
+	}
+	got.Defaults = nil
 	if want := Default(); !reflect.DeepEqual(got, want) {
 		t.Errorf("it sets\n%+v, the defaults are\n%+v", got, want)
 	}
