@@ -132,6 +132,9 @@ func TestRestoreAtRestart(t *testing.T) {
 	before := c.probe()
 	e := c.capture(capture.Request{})
 	for range 3 {
+		if out, err := node.Snapctl(testContext(t), "explain", "-n", node.Namespace, c.id); err != nil || !strings.Contains(out.Stdout, c.id) {
+			t.Errorf("snapctl explain: %v: %s", err, out.Stdout)
+		}
 		c.stop(5)
 		if st := c.ended(); st.GetExitCode() != 7 {
 			t.Errorf("exit code %d", st.GetExitCode())

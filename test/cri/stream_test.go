@@ -302,7 +302,7 @@ func TestAttachTerminal(t *testing.T) {
 func TestPortForward(t *testing.T) {
 	each(t, func(t *testing.T, handler string) {
 		p := runPod(t, handler)
-		p.start("web", probeImage, []string{"/bin/probe", "-listen", "127.0.0.1:7000"})
+		p.start("web", probeImage, []string{"/bin/probe", "-listen", "127.0.0.1:7000"}).logHas("booted")
 		p.forward()
 	})
 }
