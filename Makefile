@@ -15,6 +15,7 @@ RESTORES ?= 1000
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 PROGRAMS := containerd-shim-snap-v2 snapctl
+COMPLETIONS := bash-completion/completions/snapctl.bash zsh/site-functions/_snapctl fish/vendor_completions.d/snapctl.fish
 BUILD    := -trimpath -buildvcs=false -tags seccomp
 # Without the gRPC stubs of containerd's API, as the stock shim is built: they
 # would bring HTTP, TLS and templates into each shim's memory.
@@ -30,12 +31,16 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills test-mapped stress conformance demo lint setup install uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills test-mapped stress conformance demo lint setup install man uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
 	$(GO) build $(SHIM) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/containerd-shim-snap-v2
 	CGO_ENABLED=0 $(GO) build $(BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/snapctl
+	@$(MAKE) --no-print-directory man
+
+man: ## write snapctl's manual pages and shell completions into out/man/
+	CGO_ENABLED=0 $(GO) run $(BUILD) ./cmd/snapctl/internal/manpages '$(VERSION)' out/man
 
 test: ## unit, integration and CRI tests, conformance, then each fuzz target for FUZZTIME (root)
 	$(MAKE) --no-print-directory test-unit
@@ -101,16 +106,23 @@ setup: ## install what tests and demo use: packages, CRIU, containerd, images (r
 	@$(SETUP)/go-tools containerd
 	@$(SETUP)/images
 
-install: $(PROGRAMS:%=bin/%) ## install what build made into PREFIX (/usr/local) below DESTDIR
+install: $(PROGRAMS:%=bin/%) | out/man/man1/snapctl.1 ## install what build made into PREFIX (/usr/local) below DESTDIR
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install -m 0755 $^ '$(DESTDIR)$(PREFIX)/bin'
+	install -d $(addprefix '$(DESTDIR)$(PREFIX)/share'/,man/man1 $(dir $(COMPLETIONS)))
+	install -m 0644 out/man/man1/*.1 '$(DESTDIR)$(PREFIX)/share/man/man1'
+	for f in $(COMPLETIONS); do install -m 0644 out/man/completions/$${f##*/} '$(DESTDIR)$(PREFIX)/share'/$$f || exit 1; done
 
 # So that `sudo make install` needs no Go: nothing is built if it is there.
 $(PROGRAMS:%=bin/%) &:
 	$(MAKE) --no-print-directory build
 
+out/man/man1/snapctl.1:
+	$(MAKE) --no-print-directory man
+
 uninstall: ## remove what install put there
-	rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/bin/%')
+	rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/bin/%') '$(DESTDIR)$(PREFIX)'/share/man/man1/snapctl{,-*}.1 \
+		$(addprefix '$(DESTDIR)$(PREFIX)/share'/,$(COMPLETIONS))
 
 clean: ## remove what was built here
 	rm -rf bin out

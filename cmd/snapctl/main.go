@@ -29,7 +29,9 @@ func main() {
 		Now:     time.Now,
 	}
 	if progress.IsTerminal(os.Stderr) {
-		env.Terminal = os.Stderr
+		env.Progress.Terminal = os.Stderr
+	} else {
+		env.Progress.Plain = os.Stderr
 	}
 	code := cli.Main(ctx, env)
 	stop()

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint/criu"
 	"github.com/containerd-snap/snap/checkpoint/host"
 	"github.com/containerd-snap/snap/checkpoint/store"
+	"github.com/containerd-snap/snap/cmd/snapctl/internal/progress"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
 	"github.com/containerd-snap/snap/config"
 	"github.com/containerd-snap/snap/oci/spec"
@@ -36,8 +37,8 @@ type Env struct {
 	// Args are the arguments without the program's name.
 	Args           []string
 	Stdout, Stderr io.Writer
-	// Terminal is where progress is drawn; nil for nowhere.
-	Terminal io.Writer
+	// Progress is where progress is shown; the zero value for nowhere.
+	Progress progress.Output
 	// Version is that of the program.
 	Version string
 	Now     func() time.Time

@@ -46,7 +46,7 @@ With --json the registered checkpoint is printed as in 'snapctl inspect --json'.
 			if err != nil {
 				return err
 			}
-			e, err := create.Run(cmd.Context(), st, req, a.env.Terminal)
+			e, err := create.Run(cmd.Context(), st, req, a.env.Progress)
 			switch {
 			case errors.Is(err, checkpoint.ErrInvalid):
 				return &usageError{err}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/doctor"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/human"
-	"github.com/containerd-snap/snap/cmd/snapctl/internal/progress"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
 	"github.com/containerd-snap/snap/config"
 )
@@ -56,7 +55,7 @@ does not notice. The exit code is 1 if something stands in the way.
 				return usage
 			}
 			var reading reading
-			stop := progress.Show(a.env.Terminal, reading.line)
+			stop := a.env.Progress.Show(reading.line)
 			node := doctor.Probe(cmd.Context(), address)
 			node.Version = a.env.Version
 			if a.root == "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
@@ -24,6 +25,8 @@ type explain struct {
 	namespace, address string
 	asJSON, dryRun     bool
 	wanted             dryrun.Wanted
+	// done ends the showing of progress; it may be called twice.
+	done func()
 }
 
 func (a *app) explainCommand() *cobra.Command {
@@ -104,6 +107,11 @@ func (x *explain) run(ctx context.Context, args []string) error {
 			return &usageError{fmt.Errorf("--annotation %q: write KEY=VALUE", e)}
 		}
 	}
+	stop := x.app.env.Progress.Show(func(elapsed time.Duration) string {
+		return fmt.Sprintf("asking containerd at %s: %s", x.address, elapsed.Truncate(time.Second))
+	})
+	x.done = stop
+	defer stop()
 	r, err := x.app.report(ctx, x.cmd)
 	if err != nil {
 		return err
@@ -264,6 +272,7 @@ func (x *explain) node(r *report.Report) dryrun.Node {
 
 // write writes one of the explanations.
 func (x *explain) write(r *report.Report, e interface{ Write(*report.Report) error }) error {
+	x.done()
 	if x.asJSON {
 		return report.JSON(r.Out, e)
 	}

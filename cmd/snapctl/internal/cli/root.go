@@ -15,6 +15,12 @@ import (
 // take their namespace.
 const envNamespace = "CONTAINERD_NAMESPACE"
 
+// ExitCodes says what the program's exit codes mean.
+const ExitCodes = "0 done; 1 failed, or something was found wrong; 2 wrong usage."
+
+// Command returns the whole command line, for what is generated from it.
+func Command() *cobra.Command { return (&app{}).command() }
+
 // command returns the whole command line.
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
@@ -31,7 +37,7 @@ runtime started; its namespace is given with -n or CONTAINERD_NAMESPACE.
 The store's directory is read from ` + config.DefaultFile + `, or from the file that
 ` + config.EnvFile + ` names, as the runtime does.
 
-Exit codes: 0 done; 1 failed, or something was found wrong; 2 wrong usage.`,
+Exit codes: ` + ExitCodes,
 		Example: `  ctr run -d --runtime io.containerd.snap.v2 IMAGE web
   snapctl create web --name web-ready     # capture it, booted and warm
   ctr run -d --runtime io.containerd.snap.v2 IMAGE web2

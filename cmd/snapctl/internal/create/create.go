@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"time"
 
@@ -41,22 +40,22 @@ type Request struct {
 	Timeout time.Duration
 }
 
-// Run has the container captured and returns the registered checkpoint. On the
-// terminal, if that is not nil, it shows the progress.
+// Run has the container captured and returns the registered checkpoint. It
+// shows the progress on show.
 //
 // Errors wrap checkpoint.ErrInvalid for a name or id that cannot be one,
 // checkpoint.ErrExists for a name that is taken, checkpoint.ErrNotFound for a
 // container that the runtime does not know, ErrNoShim where its shim does not
 // answer, and the context's where it ended or the timeout passed.
-func Run(ctx context.Context, st *store.Store, req Request, terminal io.Writer) (checkpoint.Entry, error) {
-	e, err := run(ctx, st, req, terminal)
+func Run(ctx context.Context, st *store.Store, req Request, show progress.Output) (checkpoint.Entry, error) {
+	e, err := run(ctx, st, req, show)
 	if err != nil {
 		return e, fmt.Errorf("capture %s: %w", human.Text(req.Container), err)
 	}
 	return e, nil
 }
 
-func run(ctx context.Context, st *store.Store, req Request, terminal io.Writer) (checkpoint.Entry, error) {
+func run(ctx context.Context, st *store.Store, req Request, show progress.Output) (checkpoint.Entry, error) {
 	var none checkpoint.Entry
 	if err := checkName(st, req); err != nil {
 		return none, err
@@ -71,7 +70,7 @@ func run(ctx context.Context, st *store.Store, req Request, terminal io.Writer) 
 	ctx, cancel := context.WithTimeout(ctx, req.Timeout)
 	defer cancel()
 	drafts := newDrafts(st.Root())
-	stop := progress.Show(terminal, func(elapsed time.Duration) string {
+	stop := show.Show(func(elapsed time.Duration) string {
 		return drafts.line(req.Container, elapsed)
 	})
 	e, err := capture.Call(ctx, start.Address, capture.Request{

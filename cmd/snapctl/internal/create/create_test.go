@@ -18,6 +18,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/fixture"
+	"github.com/containerd-snap/snap/cmd/snapctl/internal/progress"
 	"github.com/containerd-snap/snap/shim/capture"
 )
 
@@ -68,7 +69,7 @@ func TestRun(t *testing.T) {
 	})
 	req := request()
 	req.Name, req.Stop = "web-ready", true
-	e, err := Run(t.Context(), st, req, nil)
+	e, err := Run(t.Context(), st, req, progress.Output{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("Run = %+v, registered is %+v (%v)", e, registered, err)
 	}
 	req.Replace = true
-	if _, err := Run(t.Context(), st, req, nil); err != nil || !got.Replace {
+	if _, err := Run(t.Context(), st, req, progress.Output{}); err != nil || !got.Replace {
 		t.Errorf("Run with Replace: %v, the shim was asked for %+v", err, got)
 	}
 }
@@ -109,7 +110,7 @@ func TestRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			req := request()
 			c.change(&req)
-			_, err := Run(t.Context(), st, req, nil)
+			_, err := Run(t.Context(), st, req, progress.Output{})
 			if err == nil || c.err != nil && !errors.Is(err, c.err) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("Run = %v, want %v and %q", err, c.err, c.says)
 			}
@@ -131,7 +132,7 @@ func TestShimErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			st := fixture.Store(t)
 			shim(t, st, c.handler)
-			_, err := Run(t.Context(), st, request(), nil)
+			_, err := Run(t.Context(), st, request(), progress.Output{})
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("Run = %v, want %q", err, c.says)
 			}
@@ -150,7 +151,7 @@ func TestShimGone(t *testing.T) {
 	st := fixture.Store(t)
 	end := shim(t, st, fails(nil))
 	end()
-	if _, err := Run(t.Context(), st, request(), nil); !errors.Is(err, ErrNoShim) {
+	if _, err := Run(t.Context(), st, request(), progress.Output{}); !errors.Is(err, ErrNoShim) {
 		t.Errorf("Run = %v, want %v", err, ErrNoShim)
 	}
 }
@@ -167,7 +168,7 @@ func TestShimEndsDuringCapture(t *testing.T) {
 		<-begun
 		end()
 	}()
-	if _, err := Run(t.Context(), st, request(), nil); !errors.Is(err, ErrNoShim) {
+	if _, err := Run(t.Context(), st, request(), progress.Output{}); !errors.Is(err, ErrNoShim) {
 		t.Errorf("Run = %v, want %v", err, ErrNoShim)
 	}
 }
@@ -182,7 +183,7 @@ func TestInterruptedAndLate(t *testing.T) {
 	})
 	req := request()
 	req.Timeout = 20 * time.Millisecond
-	if _, err := Run(t.Context(), st, req, nil); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "--timeout") {
+	if _, err := Run(t.Context(), st, req, progress.Output{}); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "--timeout") {
 		t.Errorf("Run = %v, want it to name --timeout", err)
 	}
 	<-begun
@@ -191,7 +192,7 @@ func TestInterruptedAndLate(t *testing.T) {
 		<-begun
 		cancel()
 	}()
-	if _, err := Run(ctx, st, request(), nil); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "interrupted") {
+	if _, err := Run(ctx, st, request(), progress.Output{}); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "interrupted") {
 		t.Errorf("Run = %v, want it to say that it was interrupted", err)
 	}
 }

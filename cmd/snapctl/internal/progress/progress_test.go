@@ -2,24 +2,31 @@ package progress
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+func terminal(w io.Writer) Output { return Output{Terminal: w} }
+func plain(w io.Writer) Output    { return Output{Plain: w} }
+
 func TestShow(t *testing.T) {
 	for name, c := range map[string]struct {
 		work time.Duration
+		to   func(io.Writer) Output
 		want string
 	}{
-		"quick work is silent": {delay - time.Millisecond, ""},
-		"drawn and cleared":    {delay + interval + time.Millisecond, erase + "1s" + erase + "1.2s" + erase},
+		"quick work is silent": {delay - time.Millisecond, terminal, ""},
+		"drawn and cleared":    {delay + interval + time.Millisecond, terminal, erase + "1s" + erase + "1.2s" + erase},
+		"told once":            {delay + 10*interval, plain, "1s\n"},
+		"quick, no terminal":   {delay - time.Millisecond, plain, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var b bytes.Buffer
-				stop := Show(&b, time.Duration.String)
+				stop := c.to(&b).Show(time.Duration.String)
 				time.Sleep(c.work) // the bubble's time, not ours
 				stop()
 				if got := b.String(); got != c.want {
@@ -30,8 +37,8 @@ func TestShow(t *testing.T) {
 	}
 }
 
-func TestShowWithoutTerminal(t *testing.T) {
-	stop := Show(nil, func(time.Duration) string {
+func TestShowNowhere(t *testing.T) {
+	stop := Output{}.Show(func(time.Duration) string {
 		t.Error("the status was asked for")
 		return ""
 	})

@@ -11,10 +11,12 @@ import (
 
 // Capture is a registered checkpoint, by what its container's operator asks for.
 type Capture struct {
-	Digest    string    `json:"digest"`
-	Name      string    `json:"name,omitempty"`
-	CreatedAt time.Time `json:"createdAt"`
-	Bytes     int64     `json:"bytes"`
+	Digest string `json:"digest"`
+	Name   string `json:"name,omitempty"`
+	// Kind is that of the checkpoint: a template, or a resume point.
+	Kind      checkpoint.Kind `json:"kind"`
+	CreatedAt time.Time       `json:"createdAt"`
+	Bytes     int64           `json:"bytes"`
 	// Status is that of `snapctl ls`, Why its reason unless it is ready.
 	Status string `json:"status"`
 	Why    string `json:"why,omitempty"`
@@ -22,8 +24,12 @@ type Capture struct {
 
 func (r *Report) capturesOf(e checkpoint.Entry) Capture {
 	status, why := Status(e, r.Host)
+	kind := e.Checkpoint.Kind
+	if kind == "" {
+		kind = checkpoint.Template
+	}
 	return Capture{
-		Digest: e.Digest, Name: e.Name, CreatedAt: e.Checkpoint.CreatedAt, Bytes: e.Checkpoint.Bytes(), Status: status, Why: why,
+		Digest: e.Digest, Name: e.Name, Kind: kind, CreatedAt: e.Checkpoint.CreatedAt, Bytes: e.Checkpoint.Bytes(), Status: status, Why: why,
 	}
 }
 
@@ -34,7 +40,7 @@ func captureRows(r *Report, all []Capture) []row {
 		if c.Why != "" {
 			status += ": " + c.Why
 		}
-		rows = append(rows, row{human.Text(ref(c.Name, c.Digest)), r.ago(c.CreatedAt), human.Bytes(c.Bytes), human.Text(status)})
+		rows = append(rows, row{human.Text(ref(c.Name, c.Digest)), string(c.Kind), r.ago(c.CreatedAt), human.Bytes(c.Bytes), human.Text(status)})
 	}
 	return rows
 }

@@ -54,7 +54,7 @@ func (r *Report) Explain(namespace, container string) (Explanation, error) {
 		if slices.ContainsFunc(start.Decision.Verdicts, func(v checkpoint.Verdict) bool { return v.Digest == e.Digest }) {
 			x.considered = append(x.considered, e)
 		}
-		if len(start.Fingerprint) > 0 && maps.Equal(start.Fingerprint, e.Checkpoint.Fingerprint) {
+		if e.Checkpoint.Kind != checkpoint.ResumePoint && len(start.Fingerprint) > 0 && maps.Equal(start.Fingerprint, e.Checkpoint.Fingerprint) {
 			x.same = append(x.same, e)
 		}
 	}
@@ -67,7 +67,9 @@ func (r *Report) Explain(namespace, container string) (Explanation, error) {
 // misses are the nearest checkpoints with another fingerprint, and all of those that were
 // considered.
 func misses(fp checkpoint.Fingerprint, all, considered []checkpoint.Entry) []match.Miss {
-	found := match.Nearest(fp, all, maxMisses)
+	// A resume point is another's, or was considered.
+	templates := slices.DeleteFunc(slices.Clone(all), func(e checkpoint.Entry) bool { return e.Checkpoint.Kind == checkpoint.ResumePoint })
+	found := match.Nearest(fp, templates, maxMisses)
 	for _, e := range considered {
 		known := slices.ContainsFunc(found, func(m match.Miss) bool { return m.Digest == e.Digest })
 		if m, differs := match.Compare(fp, e); differs && !known {

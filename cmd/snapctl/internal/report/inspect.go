@@ -65,8 +65,28 @@ func (r *Report) Inspect(ref string) error {
 		pair("format", c.Diff.Format),
 		pair("sha256", c.Diff.SHA256),
 	)
+	s.add("Memory", memoryForm(c.Memory)...)
+	s.add("TCP connections", connectionRows(c.Connections)...)
 	s.add(fmt.Sprintf("Images (%s)", human.Count(len(c.Files), "file")), fileRows(c.Files)...)
 	return s.err
+}
+
+// memoryForm says in which form the images hold the memory; nothing of a checkpoint that
+// was taken before there were two.
+func memoryForm(m checkpoint.Memory) []row {
+	if m.Form == "" {
+		return nil
+	}
+	return []row{pair("form", string(m.Form)), pair("reason", m.Reason)}
+}
+
+// connectionRows has those that are part of the checkpoint, the program's end first.
+func connectionRows(all []checkpoint.Connection) []row {
+	rows := make([]row, 0, len(all))
+	for _, c := range all {
+		rows = append(rows, pair(c.Local.String(), c.Remote.String()))
+	}
+	return rows
 }
 
 func (r *Report) state(e checkpoint.Entry) []row {
