@@ -77,7 +77,7 @@ conformance: setup ## containerd's client test-suite with the stock shim and wit
 	@$(SETUP)/conformance
 	$(MAKE) --no-print-directory build
 	$(GO) build $(BUILD) -o out/conformance/conformance ./test/conformance
-	$(GO) build $(BUILD) -o out/conformance/failpoint/containerd-shim-snap-v2 ./test/conformance/shim
+	$(GO) build $(SHIM) -o out/conformance/failpoint/containerd-shim-snap-v2 ./test/conformance/shim
 	$(RUN) out/conformance/conformance $(CONFORMANCE_ARGS)
 
 stress: setup ## containerd-stress for STRESS_TIME (5m), ours and the stock shim in turns (root)

@@ -18,7 +18,6 @@ import (
 	"github.com/containerd-snap/snap/shim/lifecycle"
 	"github.com/containerd-snap/snap/shim/start"
 	"github.com/containerd-snap/snap/shim/task"
-	"github.com/containerd-snap/snap/test/harness"
 )
 
 // A container of the test-suite names what is to go wrong with it in this annotation.
@@ -29,7 +28,7 @@ const (
 )
 
 func main() {
-	wire.Main(harness.Runtime, "failpoint", wire.Hooks{Launch: breakOnDemand})
+	wire.Main("io.containerd.snap.v2", "failpoint", wire.Hooks{Launch: breakOnDemand})
 }
 
 // breakOnDemand starts tasks as launch does, and breaks those that ask for it.
