@@ -31,7 +31,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-cri test-fuzz test-store-kills test-mapped stress conformance demo lint setup install man uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-examples test-cri test-fuzz test-store-kills test-mapped stress conformance demo lint setup install man uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
@@ -45,18 +45,23 @@ man: ## write snapctl's manual pages and shell completions into out/man/
 test: ## unit, integration and CRI tests, conformance, then each fuzz target for FUZZTIME (root)
 	$(MAKE) --no-print-directory test-unit
 	$(MAKE) --no-print-directory test-integration
+	$(MAKE) --no-print-directory test-examples
 	$(MAKE) --no-print-directory test-cri
 	$(MAKE) --no-print-directory conformance
 	$(MAKE) --no-print-directory test-fuzz
 
 test-unit: setup ## unit tests with the race detector (root)
 	packages=$$($(GO) list -tags seccomp ./...) && \
-		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure|parity|failpoint)' <<<"$$packages")
+		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure|parity|failpoint|examples)' <<<"$$packages")
 
 test-integration: setup ## tests through containerd, with real containers (root)
 	$(MAKE) --no-print-directory build
 	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 20m ./test/integration/... ./test/pressure
 	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 10m -p 1 -parallel 6 ./test/parity ./test/failpoint/...
+
+test-examples: setup ## the scripts below examples/ (root)
+	$(MAKE) --no-print-directory build
+	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 10m ./test/examples
 
 test-cri: setup ## tests through Kubernetes' container runtime interface, with real pods (root)
 	@$(SETUP)/go-tools cni
@@ -93,7 +98,7 @@ demo: setup ## show a slow program that starts fast the second time (root)
 lint: ## check format, vet, golangci-lint and the syntax of scripts
 	@$(SETUP)/packages build
 	@$(SETUP)/go-tools lint
-	@find .ci tools test -type f -perm /111 | while read -r f; do \
+	@find .ci examples tools test -type f -perm /111 | while read -r f; do \
 		! head -n1 "$$f" | grep -q '^#!/bin/\(ba\)\?sh' || bash -n "$$f" || exit 1; done
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); \
 		[ -z "$$unformatted" ] || { echo "gofmt these:" $$unformatted; exit 1; }

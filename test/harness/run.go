@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -36,14 +37,23 @@ func (n *Node) Snapctl(ctx context.Context, args ...string) (Output, error) {
 	return n.run(ctx, path, args)
 }
 
-// run runs a command with the node's environment and configuration.
-func (n *Node) run(ctx context.Context, path string, args []string) (Output, error) {
+// Script runs a program that uses ctr and snapctl, as somebody would whose
+// containerd the node's is.
+func (n *Node) Script(ctx context.Context, path string, args ...string) (Output, error) {
+	search := []string{filepath.Join(n.tools.tools, "bin"), n.tools.bin, os.Getenv("PATH")}
+	return n.run(ctx, path, args, "PATH="+strings.Join(search, string(os.PathListSeparator)))
+}
+
+// run runs a command with the node's environment and configuration, and what more
+// of an environment is given.
+func (n *Node) run(ctx context.Context, path string, args []string, env ...string) (Output, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = waitDelay
 	// Ctrl-C at a terminal is for the user of the node, who lets a command end
 	// before cleaning up.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(n.environment(), "CONTAINERD_ADDRESS="+n.Address, "CONTAINERD_NAMESPACE="+n.Namespace)
+	cmd.Env = append(cmd.Env, env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
