@@ -9,5 +9,5 @@
 // containerd and ctr; criu and the host's tools that CRIU calls are taken from PATH.
 //
 // A Node may be used by many goroutines at once; it has no locks, because
-// nothing of it changes between Start and Stop.
+// nothing of it changes between Start and Stop, but by Kill and Restart.
 package harness

@@ -59,10 +59,11 @@ type Node struct {
 	// LogFile gets the log of containerd and of its shims.
 	LogFile string
 
-	tools  tools
-	cri    *CRI
-	client *client.Client
-	cmd    *exec.Cmd
+	tools   tools
+	options Options
+	cri     *CRI
+	client  *client.Client
+	cmd     *exec.Cmd
 	// exited is closed when containerd has exited.
 	exited chan struct{}
 }
@@ -96,13 +97,14 @@ func Start(ctx context.Context, o Options) (_ *Node, retErr error) {
 		LogFile:      filepath.Join(dir, "containerd.log"),
 		tools:        t,
 		cri:          o.CRI,
+		options:      o,
 		exited:       make(chan struct{}),
 	}
 	if o.CRI != nil {
 		n.Namespace = CRINamespace
 	}
 	if o.Namespace != "" {
-		n.Namespace = o.Namespace
+		n.Namespace, n.CgroupParent = o.Namespace, o.Namespace
 	}
 	defer func() {
 		if retErr != nil {
@@ -202,7 +204,7 @@ func (n *Node) launch(o Options) error {
 	cmd := exec.Command(path, "--config", n.configFile(), "--log-level", level) //nolint:noctx // it lives until Stop
 	cmd.Env, cmd.Stdout, cmd.Stderr = n.environment(), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGTERM}
-	started := make(chan error, 1)
+	started, exited := make(chan error, 1), n.exited
 	go func() {
 		// The signal comes when the thread that started it ends: it must not
 		// end before containerd does.
@@ -212,7 +214,7 @@ func (n *Node) launch(o Options) error {
 		started <- err
 		if err == nil {
 			_ = cmd.Wait() // how it ended is in its log
-			close(n.exited)
+			close(exited)
 		}
 	}()
 	if err := <-started; err != nil {
