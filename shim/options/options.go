@@ -106,7 +106,10 @@ func (o Options) Write(bundle string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(bundle, file), data, 0o600)
+	if err := os.WriteFile(filepath.Join(bundle, file), data, 0o600); err != nil {
+		return fmt.Errorf("keep the runtime options: %w", err)
+	}
+	return nil
 }
 
 // Read reads what Write kept; the defaults if nothing was, or with an error.

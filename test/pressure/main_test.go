@@ -153,6 +153,18 @@ func start(ctx context.Context, n *harness.Node, runtime, id string, opts []oci.
 	return c, c.task.Start(ctx)
 }
 
+// wait returns the exit status.
+func (c *container) wait(ctx context.Context) (uint32, error) {
+	select {
+	case s := <-c.exit:
+		return s.ExitCode(), s.Error()
+	case <-time.After(deadline):
+		return 0, fmt.Errorf("%s did not end within %s", c.ID(), deadline)
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for %s: %w", c.ID(), ctx.Err())
+	}
+}
+
 // exec runs a command in the container, to its end.
 func (c *container) exec(ctx context.Context, id string, args ...string) (retErr error) {
 	p, err := c.task.Exec(ctx, id, &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}},
@@ -174,7 +186,7 @@ func (c *container) exec(ctx context.Context, id string, args ...string) (retErr
 	select {
 	case s := <-exit:
 		if s.ExitCode() != 0 {
-			return fmt.Errorf("exec of %v ended with status %d: %w", args, s.ExitCode(), s.Error())
+			return errors.Join(fmt.Errorf("exec of %v ended with status %d", args, s.ExitCode()), s.Error())
 		}
 		return nil
 	case <-ctx.Done():
