@@ -95,6 +95,37 @@ type Start struct {
 	MemoryReason string     `json:"memoryReason,omitempty"`
 	// Phases are the parts of the start in their order.
 	Phases []Phase `json:"phases,omitempty"`
+	// Capture is the last that the shim took by itself since; nil if none is to be taken.
+	Capture *Capture `json:"capture,omitempty"`
+}
+
+// Capture is what became of a capture that the shim took by itself.
+type Capture struct {
+	// Mode is the setting that asked for it, as "OnReady" or "Every=10m0s".
+	Mode string `json:"mode"`
+	// At is when it was last tried; zero if it was not yet.
+	At time.Time `json:"at,omitzero"`
+	// Digest is the checkpoint, if it was registered.
+	Digest string `json:"digest,omitempty"`
+	// Outcome says in words what came of it: what was captured, why nothing had to be,
+	// or what is waited for.
+	Outcome string `json:"outcome"`
+	// Error is why it failed; empty if it did not.
+	Error string `json:"error,omitempty"`
+	// NextTry is when it is tried again, at the earliest; zero for not at all.
+	NextTry time.Time `json:"nextTry,omitzero"`
+}
+
+// Attempt is a failed capture of containers with one fingerprint, as the store keeps
+// it for the next of them.
+type Attempt struct {
+	// Failures counts them in a row.
+	Failures int `json:"failures"`
+	// Reason is that of the last.
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	// NextTry is when the next is to be made, at the earliest.
+	NextTry time.Time `json:"nextTry"`
 }
 
 // Phase is one timed part of a start.

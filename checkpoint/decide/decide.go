@@ -9,6 +9,7 @@ package decide
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -33,6 +34,11 @@ type Container struct {
 	Rootfs func(context.Context) (string, error)
 	// Fresh says whether nothing was written to the writable layer yet.
 	Fresh func() (bool, error)
+	// Owner is the container's identity, as spec.Owner gives it.
+	Owner string
+	// Failed says of checkpoints that this start tried already why they were of no
+	// use, by digest.
+	Failed map[string]string
 }
 
 // Node is where it starts.
@@ -65,6 +71,8 @@ func (n Node) Decide(ctx context.Context, c Container) (Answer, error) {
 		Policy:    c.Settings.Restore,
 		Sandbox:   spec.IsSandbox(c.OCI),
 		Obstacles: spec.Obstacles(c.OCI),
+		Owner:     c.Owner,
+		Failed:    c.Failed,
 	}
 	demanded := c.Settings.Checkpoint != "" || c.Settings.Restore == spec.Required
 	q := question{node: n, container: c, req: &req, demanded: demanded}
@@ -139,8 +147,8 @@ func (q *question) lookUp(ctx context.Context) error {
 		}
 		q.req.Demanded = &e
 		q.candidates = []checkpoint.Entry{e}
-	} else if q.candidates, err = st.Lookup(q.fingerprint.Key()); err != nil {
-		return fmt.Errorf("look the fingerprint up: %w", err)
+	} else if err := q.lookUpCandidates(); err != nil {
+		return err
 	}
 	if len(q.candidates) == 0 {
 		return nil
@@ -150,6 +158,21 @@ func (q *question) lookUp(ctx context.Context) error {
 	}
 	q.facts, err = q.node.Facts(ctx)
 	return err
+}
+
+// lookUpCandidates finds what comes into question: templates with the container's
+// fingerprint, and its own resume points, with whatever fingerprint.
+func (q *question) lookUpCandidates() error {
+	templates, err := q.node.Store.Lookup(q.fingerprint.Key())
+	if err != nil {
+		return fmt.Errorf("look the fingerprint up: %w", err)
+	}
+	points, err := q.node.Store.Lookup(checkpoint.OwnerKey(q.container.Owner))
+	if err != nil {
+		return fmt.Errorf("look resume points up: %w", err)
+	}
+	q.candidates = slices.Concat(templates, points)
+	return nil
 }
 
 // HostFacts says what this node offers. Without a CRIU that can be used it offers no

@@ -21,14 +21,34 @@ type judge struct {
 	host        checkpoint.HostFacts
 	// features is the host's CPUFeatures, for look-up.
 	features map[string]bool
-	// lenient lets quarantined checkpoints pass.
+	// lenient lets quarantined checkpoints pass, and templates beside a resume point.
 	lenient bool
+	// owner is the container's identity, latest its newest resume point; nil for none.
+	owner  string
+	latest *checkpoint.Entry
+	// fresh says that the writable layer holds nothing yet.
+	fresh bool
+	// failed are the checkpoints that this start tried already.
+	failed map[string]string
 }
 
-func newJudge(req Request, host checkpoint.HostFacts) *judge {
-	j := &judge{fingerprint: req.Fingerprint, host: host, features: make(map[string]bool, len(host.CPUFeatures)), lenient: req.Demanded != nil}
+func newJudge(req Request, candidates []checkpoint.Entry, host checkpoint.HostFacts) *judge {
+	j := &judge{
+		fingerprint: req.Fingerprint,
+		host:        host,
+		features:    make(map[string]bool, len(host.CPUFeatures)),
+		lenient:     req.Demanded != nil,
+		owner:       req.Owner,
+		fresh:       req.FreshRootfs,
+		failed:      req.Failed,
+	}
 	for _, f := range host.CPUFeatures {
 		j.features[f] = true
+	}
+	for i, e := range candidates {
+		if e.Checkpoint.Kind == checkpoint.ResumePoint && e.Checkpoint.Owner == req.Owner && (j.latest == nil || newer(e, *j.latest)) {
+			j.latest = &candidates[i]
+		}
 	}
 	return j
 }
@@ -37,7 +57,9 @@ func newJudge(req Request, host checkpoint.HostFacts) *judge {
 // "", and the number of checks that it passed.
 func (j *judge) judge(e checkpoint.Entry) (passed int, why string) {
 	// From what makes it another program to what may be temporary.
-	checks := []func(checkpoint.Entry) string{j.fields, j.arch, j.cpu, j.criu, j.kernel, j.cgroup, j.quarantine}
+	checks := []func(checkpoint.Entry) string{
+		j.identity, j.superseded, j.fields, j.arch, j.cpu, j.criu, j.kernel, j.cgroup, j.quarantine, j.tried, j.layer,
+	}
 	for i, check := range checks {
 		if why := check(e); why != "" {
 			return i, why
@@ -45,6 +67,33 @@ func (j *judge) judge(e checkpoint.Entry) (passed int, why string) {
 	}
 	return len(checks), ""
 }
+
+// identity keeps a resume point from everybody but its owner.
+func (j *judge) identity(e checkpoint.Entry) string {
+	if e.Checkpoint.Kind != checkpoint.ResumePoint || e.Checkpoint.Owner == j.owner {
+		return ""
+	}
+	return fmt.Sprintf("it is a resume point of %s, and this container is %s", e.Checkpoint.Owner, j.owner)
+}
+
+// superseded keeps a container with a newer resume point from a template.
+func (j *judge) superseded(e checkpoint.Entry) string {
+	if j.lenient || e.Checkpoint.Kind == checkpoint.ResumePoint || j.latest == nil || !newer(*j.latest, e) {
+		return ""
+	}
+	return fmt.Sprintf("the container has a newer resume point, %s, and a template would lose what was done until then", Ref(*j.latest))
+}
+
+// layer: a template's difference fits only upon a layer that has none.
+func (j *judge) layer(e checkpoint.Entry) string {
+	if j.fresh || e.Checkpoint.Kind == checkpoint.ResumePoint {
+		return ""
+	}
+	return "the container's writable layer was written to, and a template needs a fresh one"
+}
+
+// tried passes over what this start could not be restored from.
+func (j *judge) tried(e checkpoint.Entry) string { return j.failed[e.Digest] }
 
 func (j *judge) fields(e checkpoint.Entry) string {
 	names := j.fingerprint.Diff(e.Checkpoint.Fingerprint)

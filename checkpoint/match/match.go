@@ -29,21 +29,29 @@ type Request struct {
 	// Fingerprint is the container's.
 	Fingerprint checkpoint.Fingerprint
 	// FreshRootfs says that nothing was written to the container's writable
-	// layer yet. A checkpoint brings its own difference to the image, which
-	// fits only upon a layer that has none.
+	// layer yet. A template brings its own difference to the image, which fits only
+	// upon a layer that has none; a resume point sets its container's own layer back.
 	FreshRootfs bool
+	// Owner is the container's identity, as spec.Owner gives it: it starts from no
+	// other's resume points.
+	Owner string
+	// Failed says of checkpoints from which this very start could not be restored why
+	// that was, by digest.
+	Failed map[string]string
 }
 
 // Decide says how the container starts on a host. The candidates are the
 // registered checkpoints that come into question, in any order; those that
 // another fingerprint kept from being so may be among them.
 //
-// The newest candidate that fits is restored. Where the user demanded a
+// The newest candidate that fits is restored. A template that is older than a resume
+// point of the container does not fit, whether or not that can be restored: the
+// container would lose what it has done since. Where the user demanded a
 // restore, by Request.Demanded or by the policy spec.Required, the decision has
 // Demanded set: an Action of Boot then means that the start must fail with the
 // decision's Reason instead of booting. A checkpoint that was named must fit as
-// any other must, but is restored even if it is quarantined: naming it is how
-// an operator tries it again. Neither holds for sandboxes and for spec.Never,
+// any other must, but is restored even if it is quarantined, or a template beside a newer
+// resume point: naming it is how an operator tries it. Neither holds for sandboxes and for spec.Never,
 // which always boot.
 //
 // Verdicts has one for each checkpoint that was considered, in the order given;
@@ -90,9 +98,15 @@ func classOf(d checkpoint.Decision, req Request) checkpoint.Class {
 	return checkpoint.ClassFits
 }
 
+// Served says whether a container with this fingerprint and a fresh writable layer
+// would be restored from one of the templates.
+func Served(f checkpoint.Fingerprint, templates []checkpoint.Entry, host checkpoint.HostFacts) bool {
+	return Decide(Request{Fingerprint: f, FreshRootfs: true}, templates, host).Action == checkpoint.Restore
+}
+
 // choose judges every candidate and completes the decision.
 func choose(d *checkpoint.Decision, req Request, candidates []checkpoint.Entry, host checkpoint.HostFacts) {
-	j := newJudge(req, host)
+	j := newJudge(req, candidates, host)
 	best, passed, reason := 0, -1, ""
 	for i, e := range candidates {
 		n, why := j.judge(e)
@@ -103,22 +117,26 @@ func choose(d *checkpoint.Decision, req Request, candidates []checkpoint.Entry, 
 		}
 	}
 	e := candidates[best]
-	switch {
-	case reason != "":
-		d.Reason = fmt.Sprintf("checkpoint %s does not fit: %s", Ref(e), reason)
+	if reason != "" {
+		d.Reason = fmt.Sprintf("%s does not fit: %s", describe(e), reason)
 		if n := len(candidates); n > 1 {
 			d.Reason += fmt.Sprintf(" (the nearest of %d)", n)
 		}
 		return
-	case !req.FreshRootfs:
-		d.Reason = fmt.Sprintf("its writable layer was written to, and checkpoint %s needs a fresh one", Ref(e))
-		return
 	}
 	d.Action, d.Digest, d.Name = checkpoint.Restore, e.Digest, e.Name
-	d.Reason = fmt.Sprintf("checkpoint %s fits", Ref(e))
+	d.Reason = fmt.Sprintf("%s fits", describe(e))
 	if req.Demanded != nil {
-		d.Reason = fmt.Sprintf("checkpoint %s was asked for and fits", Ref(e))
+		d.Reason = fmt.Sprintf("%s was asked for and fits", describe(e))
 	}
+}
+
+// describe names a checkpoint in a sentence.
+func describe(e checkpoint.Entry) string {
+	if e.Checkpoint.Kind == checkpoint.ResumePoint {
+		return "resume point " + Ref(e)
+	}
+	return "checkpoint " + Ref(e)
 }
 
 // newer says that a is to be preferred to b. The digest breaks ties, so that

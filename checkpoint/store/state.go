@@ -33,6 +33,19 @@ func (s *Store) RecordFailure(digest, reason string) (checkpoint.State, error) {
 	return state, nil
 }
 
+// Quarantine keeps a checkpoint that is known to be damaged from being chosen again, as
+// so many failures would.
+func (s *Store) Quarantine(digest, reason string) error {
+	_, err := s.updateState(digest, true, func(st *checkpoint.State) {
+		st.Failures = max(st.Failures, checkpoint.QuarantineAfter)
+		st.LastFailure = boundText(reason, maxReason)
+	})
+	if err != nil {
+		return fmt.Errorf("quarantine checkpoint: %w", err)
+	}
+	return nil
+}
+
 // RecordSuccess counts a successful restore of a checkpoint and forgets the failures
 // before it. It is quick and does not wait for the disk: a power cut may undo it.
 func (s *Store) RecordSuccess(digest string, at time.Time) error {

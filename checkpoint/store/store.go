@@ -16,6 +16,7 @@
 //	state/HEX.name        the name last given to the entry; true only if names/ agrees
 //	starts/NS/ID.json     the last start of a container
 //	tally/tally.json      what is counted on the node
+//	captures/KEY/         whose turn it is to capture a fingerprint by itself, and failures to do so
 //	drafts/  trash/  tmp/ being written, being deleted, about to be renamed
 //
 // # Crashes
@@ -38,6 +39,7 @@
 //   - a directory in drafts/ or trash/ and a file in tmp/, exclusive by its owner:
 //     what can be locked there is abandoned;
 //   - tally/, exclusive while the tally is changed;
+//   - a directory in captures/, exclusive as long as a capture takes, and before all others;
 //   - starts/, shared by writers, exclusive while old records are dropped.
 //
 // Readers (Lookup, Resolve, List) take none and never wait.
@@ -67,6 +69,9 @@ const (
 	draftsDir  = "drafts"
 	trashDir   = "trash"
 	tmpDir     = "tmp"
+	// capturesDir has a directory for each fingerprint that is being captured by
+	// itself, or could not be.
+	capturesDir = "captures"
 )
 
 // The parts of an entry.
@@ -140,7 +145,7 @@ func (s *Store) createLayout() error {
 	if err := checkPrivate(s.root); err != nil {
 		return err
 	}
-	for _, name := range []string{entriesDir, indexDir, namesDir, stateDir, startsDir, tallyDir, draftsDir, trashDir, tmpDir} {
+	for _, name := range []string{entriesDir, indexDir, namesDir, stateDir, startsDir, tallyDir, draftsDir, trashDir, tmpDir, capturesDir} {
 		made, err := makeDir(s.path(name))
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,9 @@ func (s *Store) Sweep() (removed int, err error) {
 		errs = append(errs, err)
 	}
 	n, err := s.sweepPointers()
+	removed += n
+	errs = append(errs, err)
+	n, err = s.sweepAttempts(time.Now())
 	removed += n
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {

@@ -1,16 +1,27 @@
 package spec
 
 import (
+	"cmp"
 	"errors"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/checkpoint/ready"
 )
+
+// defaulted is what holds beside what a test is about.
+func defaulted(s Settings) Settings {
+	d := DefaultSettings()
+	s.ReadyTimeout, s.Memory, s.TCP = cmp.Or(s.ReadyTimeout, d.ReadyTimeout), cmp.Or(s.Memory, d.Memory), cmp.Or(s.TCP, d.TCP)
+	return s
+}
 
 func TestParseSettings(t *testing.T) {
 	const web = criContainerName
@@ -43,14 +54,65 @@ func TestParseSettings(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if test.want.Memory == "" {
-				test.want.Memory = checkpoint.MemoryAuto
-			}
-			test.want.TCP = TCPClose
-			if !reflect.DeepEqual(got, test.want) {
-				t.Errorf("settings are %+v, want %+v", got, test.want)
+			if want := defaulted(test.want); !reflect.DeepEqual(got, want) {
+				t.Errorf("settings are %+v, want %+v", got, want)
 			}
 		})
+	}
+}
+
+func TestParseCaptureSettings(t *testing.T) {
+	for name, test := range map[string]struct {
+		in   map[string]string
+		want Settings
+	}{
+		"on ready": {map[string]string{"capture": "OnReady", "ready": "http://:8000/ok", "ready-timeout": "90s", "warm": "http://:8000/*20"},
+			Settings{Capture: Capture{OnReady: true}, Ready: ready.Probe{Kind: ready.HTTP, Text: "http://127.0.0.1:8000/ok"},
+				ReadyTimeout: 90 * time.Second, Warm: ready.Warm{URL: "http://127.0.0.1:8000/", Times: 20}}},
+		"every":           {map[string]string{"capture": "Every=10m", "resume-key": "job/7"}, Settings{Capture: Capture{Every: 10 * time.Minute}, ResumeKey: "job/7"}},
+		"never":           {map[string]string{"capture": "Never"}, Settings{}},
+		"one for another": {map[string]string{"capture": "Every=10m", "capture.web": "OnReady"}, Settings{Capture: Capture{OnReady: true}}},
+	} {
+		in := map[string]string{criContainerName: "web"}
+		for k, v := range test.in {
+			in[Prefix+k] = v
+		}
+		test.want.Restore = IfPresent
+		if got, err := ParseSettings(in, DefaultSettings()); err != nil || !reflect.DeepEqual(got, defaulted(test.want)) {
+			t.Errorf("%s: settings are %+v (%v), want %+v", name, got, err, defaulted(test.want))
+		}
+	}
+	for c, want := range map[Capture]string{{}: "Never", {OnReady: true}: "OnReady", {Every: 10 * time.Minute}: "Every=10m0s"} {
+		if c.String() != want {
+			t.Errorf("%+v reads %s, want %s", c, c, want)
+		}
+	}
+}
+
+func TestCaptureSettingsReject(t *testing.T) {
+	for annotation, words := range map[string]string{
+		"capture=Always":       "allowed is Never, OnReady or Every=DURATION (at least 1s)",
+		"capture=Every":        "allowed is Never, OnReady or Every=DURATION",
+		"capture=Every=":       "the duration is none; they read as 500ms, 90s or 1h30m; allowed is Never, OnReady or Every=DURATION",
+		"capture=Every=10":     "the duration is none",
+		"capture=Every=10ms":   "too short, the shortest is 1s",
+		"ready=port:80":        "it begins like none of them; allowed is tcp://[HOST]:PORT, http://[HOST]:PORT/PATH, exec:COMMAND, log:REGEXP, file:/PATH or delay:DURATION",
+		"ready=log:(":          "missing closing )",
+		"ready-timeout=soon":   "the duration is none",
+		"warm=http://:8000/*0": "the count is none; allowed is http://[HOST]:PORT/PATH, and *COUNT",
+		"resume-key=a b":       "a word of at most 255 bytes",
+	} {
+		key, value, _ := strings.Cut(annotation, "=")
+		_, err := ParseSettings(map[string]string{Prefix + key: value}, DefaultSettings())
+		if !errors.Is(err, checkpoint.ErrInvalid) {
+			t.Errorf("%s: %v", annotation, err)
+			continue
+		}
+		for _, part := range []string{Prefix + key + "=", strconv.Quote(value), words} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: %q does not name %q", annotation, err, part)
+			}
+		}
 	}
 }
 
@@ -69,7 +131,7 @@ func TestParseSettingsRejects(t *testing.T) {
 		"long reference":       {map[string]string{Prefix + "checkpoint": strings.Repeat("a", maxReference+1)}, []string{"name or the digest"}},
 		"no address":           {map[string]string{Prefix + "restore.": "Never"}, []string{Prefix + "restore.", "container name"}},
 		"other's value":        {map[string]string{criContainerName: "web", Prefix + "restore.db": "Nope"}, []string{Prefix + "restore.db", "Nope"}},
-		"other's key":          {map[string]string{criContainerName: "web", Prefix + "memory.db": "lazy"}, []string{Prefix + "memory.db", "lazy"}},
+		"other's key":          {map[string]string{criContainerName: "web", Prefix + "hope.db": "lazy"}, []string{Prefix + "hope.db", "lazy"}},
 		"conflict":             {map[string]string{Prefix + "restore": "Never", Prefix + "checkpoint": "web"}, []string{Prefix + "restore=Never", Prefix + `checkpoint="web"`}},
 		"conflict by address":  {map[string]string{criContainerName: "a", Prefix + "restore.a": "Never", Prefix + "checkpoint": "web"}, []string{"address each"}},
 	} {
@@ -156,6 +218,8 @@ func FuzzParseSettings(f *testing.F) {
 	f.Add("restore.web", "Required", "restore", "IfPresent", "web")
 	f.Add("restore.", "", "checkpoint.web", "sha256:0", "")
 	f.Add("capture", "OnReady", "\x00", "\xff", "a.b")
+	f.Add("capture", "Every=10m", "ready", "log:^up", "web")
+	f.Add("ready-timeout", "1h", "warm", "http://:80/*3", "web")
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2, container string) {
 		got, err := ParseSettings(map[string]string{Prefix + key1: value1, Prefix + key2: value2, criContainerName: container}, DefaultSettings())
 		if err != nil {

@@ -6,9 +6,11 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/checkpoint/ready"
 )
 
 // Policy says whether a container may, must or must not start from a
@@ -62,11 +64,47 @@ type Settings struct {
 	Identity string
 	// Memory says how memory comes back at a restore, and which form a capture gives it.
 	Memory checkpoint.MemoryMode
+	// Capture says when the container is captured by itself.
+	Capture Capture
+	// Ready says how to see that the program is ready, ReadyTimeout how long that may
+	// take, and Warm what it is asked for before its capture.
+	Ready        ready.Probe
+	ReadyTimeout time.Duration
+	Warm         ready.Warm
 }
+
+// Capture says when a container is captured by itself: never, for the zero value.
+type Capture struct {
+	// OnReady: as soon as the program is ready, a template, unless there is one.
+	OnReady bool
+	// Every: resume points, at this interval, while the program runs.
+	Every time.Duration
+}
+
+func (c Capture) String() string {
+	switch {
+	case c.OnReady:
+		return captureOnReady
+	case c.Every > 0:
+		return captureEvery + c.Every.String()
+	}
+	return captureNever
+}
+
+// The values of the setting capture.
+const (
+	captureNever   = "Never"
+	captureOnReady = "OnReady"
+	captureEvery   = "Every="
+)
+
+// LeastEvery is the shortest interval between captures: each makes the program stand
+// still for a moment.
+const LeastEvery = time.Second
 
 // DefaultSettings is what holds where nobody says otherwise.
 func DefaultSettings() Settings {
-	return Settings{Restore: IfPresent, TCP: TCPClose, Memory: checkpoint.MemoryAuto}
+	return Settings{Restore: IfPresent, TCP: TCPClose, Memory: checkpoint.MemoryAuto, ReadyTimeout: 5 * time.Minute}
 }
 
 // The keys that messages elsewhere in this package name.
@@ -113,11 +151,43 @@ var settings = []setting{
 	{"memory", "one of auto, copy, mapped", func(s *Settings, v string) error {
 		return oneOf(&s.Memory, v, checkpoint.MemoryAuto, checkpoint.MemoryCopy, checkpoint.MemoryMapped)
 	}},
+	{"capture", fmt.Sprintf("Never, OnReady or Every=DURATION (at least %s)", LeastEvery), func(s *Settings, v string) error {
+		return parseCapture(&s.Capture, v)
+	}},
+	{"ready", ready.ProbeGrammar, func(s *Settings, v string) (err error) {
+		s.Ready, err = ready.ParseProbe(v)
+		return err
+	}},
+	{"ready-timeout", "a DURATION (as 90s or 1h30m)", func(s *Settings, v string) (err error) {
+		s.ReadyTimeout, err = ready.Duration(v, time.Second)
+		return err
+	}},
+	{"warm", ready.WarmGrammar, func(s *Settings, v string) (err error) {
+		s.Warm, err = ready.ParseWarm(v)
+		return err
+	}},
 }
 
 // maxReference bounds a reference to a checkpoint and a resume key, in bytes; the
 // store's own rules for names are tighter.
 const maxReference = 255
+
+func parseCapture(to *Capture, value string) error {
+	interval, every := strings.CutPrefix(value, captureEvery)
+	switch {
+	case every:
+		d, err := ready.Duration(interval, LeastEvery)
+		*to = Capture{Every: d}
+		return err
+	case value == captureOnReady:
+		*to = Capture{OnReady: true}
+	case value == captureNever:
+		*to = Capture{}
+	default:
+		return errGrammar
+	}
+	return nil
+}
 
 // oneOf reads a value that is one of those allowed, in just that spelling.
 func oneOf[T ~string](to *T, value string, allowed ...T) error {

@@ -221,7 +221,8 @@ func (t *Task) Resume(ctx context.Context) error {
 // Capture runs fn, which takes a checkpoint, while no other operation runs on
 // the task. fn is told whether the task was paused before, and must leave it
 // as it found it or end it; a task that fn ended is reported by its exit. fn
-// returns what the checkpoint is to be called in the event.
+// returns what the checkpoint is to be called in the event, or nothing if it is not
+// registered yet: Captured then tells.
 func (t *Task) Capture(ctx context.Context, fn func(ctx context.Context, wasPaused bool) (string, error)) error {
 	o, err := t.beginAs(ctx, OpCapture, func(Init) State { return Capturing })
 	if err != nil {
@@ -233,8 +234,34 @@ func (t *Task) Capture(ctx context.Context, fn func(ctx context.Context, wasPaus
 		t.settle(o.before, nil)
 		return fmt.Errorf("checkpoint task %s: %w", t.id, err)
 	}
-	t.settle(o.before, CheckpointedEvent{ID: t.id, Checkpoint: name, At: time.Now()})
+	var ev Event
+	if name != "" {
+		ev = CheckpointedEvent{ID: t.id, Checkpoint: name, At: time.Now()}
+	}
+	t.settle(o.before, ev)
 	return nil
+}
+
+// Captured tells of a checkpoint that Capture took and that is registered by now. Of a
+// task that has ended meanwhile nothing more is told.
+func (t *Task) Captured(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state != Stopped && t.state != Deleted {
+		t.emit.Emit(CheckpointedEvent{ID: t.id, Checkpoint: name, At: time.Now()})
+	}
+}
+
+// Aside runs fn, which looks at the running program or runs something beside it, as an
+// exec would be run: not during a capture, nor while the task is paused. Nothing
+// of it is told to the outside.
+func (t *Task) Aside(ctx context.Context, fn func(context.Context) error) error {
+	o, err := t.begin(ctx, OpExec, shared)
+	if err != nil {
+		return err
+	}
+	defer o.end()
+	return fn(ctx)
 }
 
 // Update applies resources to the container. Updates exclude each other: each

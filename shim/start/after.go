@@ -105,7 +105,7 @@ func (i *Init) run(ctx context.Context, c *libct.Container, args []string) error
 	case err != nil:
 		return err
 	case ctx.Err() != nil:
-		return fmt.Errorf("it did not end within %s; it said %q: %w", afterRestoreTimeout, output, ctx.Err())
+		return fmt.Errorf("it did not end in time; it said %q: %w", output, ctx.Err())
 	case status != 0:
 		return fmt.Errorf("it ended with status %d; it said %q", status, output)
 	}

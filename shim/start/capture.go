@@ -1,6 +1,7 @@
 package start
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,19 +12,18 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
-	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/checkpoint/criu"
-	"github.com/containerd-snap/snap/checkpoint/mapped/rule"
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/libct"
-	"github.com/containerd-snap/snap/shim/rootfs"
 )
 
 // Capture says what kind of checkpoint to take for the store.
 type Capture struct {
+	// Kind is the checkpoint's; empty for a template.
+	Kind checkpoint.Kind
 	// Name is what the checkpoint is to be called; empty for none.
 	Name string
 	// Replace takes the name from the checkpoint that has it.
@@ -37,88 +37,141 @@ type Capture struct {
 // that it is frozen already and shall stay so.
 //
 // Precondition: no other operation runs on the task.
-func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (entry checkpoint.Entry, retErr error) {
+func (i *Init) Capture(ctx context.Context, req Capture, wasPaused bool) (checkpoint.Entry, error) {
+	t, err := i.take(ctx, req, wasPaused)
+	if err != nil {
+		return checkpoint.Entry{}, err
+	}
+	defer t.Discard(ctx)
+	e, err := t.Register(ctx)
+	if err != nil || !req.Stop {
+		return e, err
+	}
+	// Peers of saved connections shall wait, not hear of the end: the network stays
+	// silent until the task is deleted.
+	i.mu.Lock()
+	i.silenced, t.frozen.connections = t.frozen.connections, nil
+	i.mu.Unlock()
+	if err := errors.Join(i.silenced.detach(), t.frozen.l.c.KillAll()); err != nil {
+		return e, fmt.Errorf("end the captured task: %w", err)
+	}
+	return e, nil
+}
+
+// Take is the part of Capture for which the task stands still. What it returns is to
+// be registered, and in any case to be discarded after that.
+func (i *Init) Take(ctx context.Context, kind checkpoint.Kind, wasPaused bool) (*Taken, error) {
+	return i.take(ctx, Capture{Kind: kind}, wasPaused)
+}
+
+// Taken is a checkpoint that is not registered yet. The task does not wait for that.
+type Taken struct {
+	init   *Init
+	draft  *store.Draft
+	meta   checkpoint.Checkpoint
+	opts   store.CommitOptions
+	frozen *frozen
+	// begin is when the capture was asked for.
+	begin time.Time
+}
+
+// Register makes it a registered one.
+func (t *Taken) Register(ctx context.Context) (e checkpoint.Entry, err error) {
+	defer func() { t.init.captured(ctx, t.meta.Kind, e, err, time.Since(t.begin)) }()
+	if t.meta.Memory, err = t.init.shapeMemory(ctx, t.draft.ImagesDir(), t.frozen.code); err != nil {
+		return e, err
+	}
+	if e, err = t.draft.Commit(ctx, t.meta, t.opts); err != nil {
+		return e, notFound(err)
+	}
+	return e, nil
+}
+
+// Discard lets go of what was not registered, and lets the task go on.
+func (t *Taken) Discard(ctx context.Context) {
+	t.frozen.thaw(ctx)
+	t.frozen.forget()
+	if err := t.draft.Discard(); err != nil {
+		log.G(ctx).WithError(err).Error("discard the unfinished checkpoint")
+	}
+}
+
+// take dumps the task. After an error, and without req.Stop in any case, the task goes on.
+func (i *Init) take(ctx context.Context, req Capture, wasPaused bool) (_ *Taken, retErr error) {
 	begin := time.Now()
-	defer func() { i.captured(ctx, checkpoint.Template, entry, retErr, time.Since(begin)) }()
-	var none checkpoint.Entry
+	defer func() {
+		if retErr != nil {
+			i.captured(ctx, req.Kind, checkpoint.Entry{}, retErr, time.Since(begin))
+		}
+	}()
 	l, err := i.mustLive()
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	if err := i.capturable(req); err != nil {
-		return none, err
+		return nil, err
 	}
 	st := i.starter.Store
 	id, err := i.starter.Images.Lookup(ctx, i.req.ID)
 	if err != nil {
-		return none, fmt.Errorf("learn what the container is made of: %w", err)
+		return nil, fmt.Errorf("learn what the container is made of: %w", err)
 	}
 	if id.Rootfs == "" {
-		return none, fmt.Errorf("the container was not made from an image, so that nothing tells which containers the checkpoint would fit: %w", errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("the container was not made from an image, so that nothing tells which containers the checkpoint would fit: %w", errdefs.ErrFailedPrecondition)
 	}
 	facts, err := i.starter.hostFacts(ctx)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	if facts.CRIU == 0 {
 		_, err := criu.Find()
-		return none, fmt.Errorf("capture needs CRIU: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
+		return nil, fmt.Errorf("capture needs CRIU: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
 	}
 	if _, err := st.Sweep(); err != nil {
 		log.G(ctx).WithError(err).Warn("sweep the checkpoint store")
 	}
 	if err := i.room(l); err != nil {
-		return none, err
+		return nil, err
 	}
 	draft, err := st.NewDraft()
 	if err != nil {
-		return none, err
+		return nil, err
 	}
-	defer func() {
-		if err := draft.Discard(); err != nil {
-			log.G(ctx).WithError(err).Error("discard the unfinished checkpoint")
-		}
-	}()
-	frozen := &frozen{l: l, wasPaused: wasPaused}
-	defer frozen.forget()
-	defer frozen.thaw(ctx)
-	meta := checkpoint.Checkpoint{
-		SchemaVersion: checkpoint.SchemaVersion,
-		Fingerprint:   spec.Fingerprint(i.oci, id.Rootfs),
-		Host:          facts,
-		Source: checkpoint.Source{
-			Namespace:   i.starter.Namespace,
-			Container:   i.req.ID,
-			Image:       id.Image,
-			ImageDigest: id.ImageDigest,
-			Command:     strings.Join(i.oci.Process.Args, " "),
+	t := &Taken{
+		init:   i,
+		begin:  begin,
+		draft:  draft,
+		opts:   store.CommitOptions{Name: req.Name, Replace: req.Replace},
+		frozen: &frozen{l: l, wasPaused: wasPaused},
+		meta: checkpoint.Checkpoint{
+			SchemaVersion: checkpoint.SchemaVersion,
+			Kind:          cmp.Or(req.Kind, checkpoint.Template),
+			Fingerprint:   spec.Fingerprint(i.oci, id.Rootfs),
+			Host:          facts,
+			Source: checkpoint.Source{
+				Namespace:   i.starter.Namespace,
+				Container:   i.req.ID,
+				Image:       id.Image,
+				ImageDigest: id.ImageDigest,
+				Command:     strings.Join(i.oci.Process.Args, " "),
+			},
 		},
 	}
-	if err := i.dump(ctx, l, draft, frozen, &meta); err != nil {
-		return none, err
+	if t.meta.Kind == checkpoint.ResumePoint {
+		t.meta.Owner = i.owner()
+	}
+	defer func() {
+		if retErr != nil {
+			t.Discard(ctx)
+		}
+	}()
+	if err := i.dump(ctx, l, draft, t.frozen, &t.meta); err != nil {
+		return nil, err
 	}
 	if !req.Stop {
-		frozen.thaw(ctx)
+		t.frozen.thaw(ctx)
 	}
-	if meta.Memory, err = i.shapeMemory(ctx, draft.ImagesDir(), frozen.code); err != nil {
-		return none, err
-	}
-	e, err := draft.Commit(ctx, meta, store.CommitOptions{Name: req.Name, Replace: req.Replace})
-	if err != nil {
-		return none, notFound(err)
-	}
-	if !req.Stop {
-		return e, nil
-	}
-	// Peers of saved connections shall wait, not hear of the end: the network stays
-	// silent until the task is deleted.
-	i.mu.Lock()
-	i.silenced, frozen.connections = frozen.connections, nil
-	i.mu.Unlock()
-	if err := errors.Join(i.silenced.detach(), l.c.KillAll()); err != nil {
-		return e, fmt.Errorf("end the captured task: %w", err)
-	}
-	return e, nil
+	return t, nil
 }
 
 // capturable refuses at the earliest moment what could never be restored.
@@ -144,127 +197,6 @@ func (i *Init) capturable(req Capture) error {
 		return nil
 	}
 	return notFound(err)
-}
-
-// dump writes the images and the writable layer's difference while the task
-// stands still, and says in meta what that cost.
-func (i *Init) dump(ctx context.Context, l *live, draft *store.Draft, f *frozen, meta *checkpoint.Checkpoint) error {
-	workDir := i.workDir()
-	if err := os.MkdirAll(workDir, 0o700); err != nil {
-		return err
-	}
-	if err := f.freeze(); err != nil {
-		return err
-	}
-	var err error
-	if f.connections, err = i.holdConnections(l); err != nil {
-		return err
-	}
-	meta.Connections = f.connections.describe()
-	cfg := criuConfig(len(meta.Connections) > 0)
-	cfg.External = i.external
-	if err := cfg.Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
-		return err
-	}
-	begin := time.Now()
-	meta.CreatedAt = begin.UTC()
-	err = runDump(ctx, l, libct.Dump{
-		Images: libct.Images{
-			Dir:       draft.ImagesDir(),
-			Work:      workDir,
-			Terminal:  i.oci.Process.Terminal,
-			FileLocks: true,
-		},
-		Detached:     true,
-		SkipInFlight: true,
-	})
-	if err != nil {
-		return explain(err, filepath.Join(workDir, "dump.log"))
-	}
-	dumped := time.Now()
-	if err := i.rootfs.Capture(ctx, draft.DiffDir()); err != nil {
-		return err
-	}
-	end := time.Now()
-	if err := l.p.Signal(0); err != nil {
-		return fmt.Errorf("the task ended during its capture: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
-	}
-	if err := i.collectCode(l, f); err != nil {
-		return err
-	}
-	meta.Timing = checkpoint.Timing{
-		PauseMS: milliseconds(end.Sub(f.since)),
-		DumpMS:  milliseconds(dumped.Sub(begin)),
-		DiffMS:  milliseconds(end.Sub(dumped)),
-	}
-	meta.Diff.Format = rootfs.DiffFormat
-	meta.Source.Processes, err = criu.Processes(draft.ImagesDir())
-	return err
-}
-
-// dumpTimeout bounds a dump: longer than any disk needs for a large program.
-const dumpTimeout = 10 * time.Minute
-
-// runDump dumps even if the caller goes away meanwhile, and then says that he
-// has: to kill CRIU in a dump can kill the program (package criu tells how often).
-func runDump(ctx context.Context, l *live, d libct.Dump) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), dumpTimeout)
-	defer cancel()
-	if err := l.c.Dump(own, d); err != nil {
-		return err
-	}
-	return ctx.Err()
-}
-
-// frozen is a container that stands still for a capture.
-type frozen struct {
-	l         *live
-	wasPaused bool
-	// on says that this capture froze it; since tells when.
-	on    bool
-	since time.Time
-	// connections are those of the task that are part of the checkpoint.
-	connections *connections
-	// code is what the processes run, as collected in the pause; nil if it was not.
-	code *rule.Tree
-}
-
-// forget frees what was collected.
-func (f *frozen) forget() {
-	if f.code != nil {
-		f.code.Close()
-	}
-}
-
-func (f *frozen) freeze() error {
-	f.since = time.Now()
-	if !f.wasPaused {
-		f.on = true
-		if err := f.l.c.Freeze(); err != nil {
-			return fmt.Errorf("freeze the task: %w", err)
-		}
-	}
-	return nil
-}
-
-// thaw lets the task go on. It may be called twice. CRIU, if it was killed, may
-// have left a task thawed that shall stay frozen.
-func (f *frozen) thaw(ctx context.Context) {
-	err := f.connections.letGo()
-	f.connections = nil
-	switch {
-	case f.wasPaused:
-		err = errors.Join(err, f.l.c.Freeze())
-	case f.on:
-		err = errors.Join(err, f.l.c.Thaw())
-	}
-	f.on = false
-	if err != nil && f.l.p.Signal(unix.Signal(0)) == nil {
-		log.G(ctx).WithError(err).Error("let the task go on after its capture")
-	}
 }
 
 // PlainCheckpoint is a checkpoint as the stock shim takes it: a directory of

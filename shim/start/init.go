@@ -19,6 +19,7 @@ import (
 	"github.com/containerd-snap/snap/shim/cgroup"
 	"github.com/containerd-snap/snap/shim/libct"
 	"github.com/containerd-snap/snap/shim/lifecycle"
+	"github.com/containerd-snap/snap/shim/probe"
 	"github.com/containerd-snap/snap/shim/rootfs"
 	"github.com/containerd-snap/snap/shim/stdio"
 )
@@ -41,6 +42,8 @@ type Init struct {
 	settings spec.Settings
 	// identity tells the program who it is; nil if it did not ask.
 	identity *identityDir
+	// output watches what the program prints; nil if nobody asked for that.
+	output *probe.Output
 	// ns are the namespaces made for a restore; nil if there was none.
 	ns *libct.Namespaces
 	// pages are the page files that the restored processes map; their Names are those of
@@ -157,6 +160,9 @@ func discard(c *libct.Container, p *libct.Process) error {
 // shim dies before anybody asks.
 func (i *Init) ended(e lifecycle.Exit) {
 	i.endOnce.Do(func() {
+		if e.Status == 0 {
+			i.forgetResumePoints()
+		}
 		if err := WriteExit(i.req.Bundle, e); err != nil {
 			log.L.WithError(err).WithField("id", i.req.ID).Error("keep the exit status")
 		}
@@ -268,6 +274,12 @@ func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 		return errors.Join(i.diagnose(err), i.undoRootfs())
 	}
 	i.plan.letGo()
+	if i.plan.resumes() {
+		// From here on the program writes to the layer as it was set back.
+		if err := i.rootfs.Keep(); err != nil {
+			log.G(ctx).WithError(err).WithField("id", i.req.ID).Error("end the way back of the writable layer")
+		}
+	}
 	if i.plan.entry != nil {
 		if err := i.starter.Store.RecordSuccess(i.plan.entry.Digest, time.Now()); err != nil {
 			log.G(ctx).WithError(err).Warn("count the restore")
@@ -280,9 +292,31 @@ func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 func (i *Init) undoRootfs() error {
 	err := i.rootfs.Unmount()
 	if err == nil && i.plan.diff != "" {
-		err = i.rootfs.Reset()
+		err = i.undoDiff()
 	}
 	return err
+}
+
+// applyDiff gives the container the writable layer of the checkpoint: a template's
+// to a layer that holds nothing yet, a resume point's in place of what was written since.
+func (i *Init) applyDiff(ctx context.Context) error {
+	if i.plan.resumes() {
+		return i.rootfs.SetBack(ctx, i.plan.diff)
+	}
+	return i.rootfs.Apply(ctx, i.plan.diff)
+}
+
+// undoDiff takes applyDiff back. The root file system must not be mounted.
+func (i *Init) undoDiff() error {
+	if i.plan.resumes() {
+		return i.rootfs.Revert()
+	}
+	return i.rootfs.Reset()
+}
+
+// owner is the identity that the container's resume points belong to.
+func (i *Init) owner() string {
+	return spec.Owner(i.starter.Namespace, i.req.ID, i.settings.ResumeKey, i.oci)
 }
 
 func (i *Init) liveNow() *live {

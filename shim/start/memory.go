@@ -115,9 +115,10 @@ func (i *Init) unmapImages(ctx context.Context, dir string) error {
 }
 
 // collectCode notes, in the pause of a capture, what the processes run, if the rule will
-// be asked for it.
-func (i *Init) collectCode(l *live, f *frozen) error {
-	if i.settings.Memory == checkpoint.MemoryCopy {
+// be asked for it. Of a resume point the memory is copied unless somebody asks for more: it
+// is for the rare start after a crash, where being right matters more than being quick.
+func (i *Init) collectCode(l *live, f *frozen, kind checkpoint.Kind) error {
+	if i.settings.Memory == checkpoint.MemoryCopy || i.settings.Memory != checkpoint.MemoryMapped && kind == checkpoint.ResumePoint {
 		return nil
 	}
 	pids, err := l.c.PIDs()
@@ -131,7 +132,7 @@ func (i *Init) collectCode(l *live, f *frozen) error {
 // shapeMemory gives the images of a capture the form in which they are restored. What
 // keeps them from the mapped form is no reason to have no checkpoint.
 func (i *Init) shapeMemory(ctx context.Context, dir string, code *rule.Tree) (checkpoint.Memory, error) {
-	m := checkpoint.Memory{Form: checkpoint.MemoryCopy, Reason: "memory=copy was asked for at the capture"}
+	m := checkpoint.Memory{Form: checkpoint.MemoryCopy, Reason: "memory=copy was asked for at the capture, or it is a resume point"}
 	if err := i.unmapImages(ctx, dir); err != nil {
 		return m, err
 	}

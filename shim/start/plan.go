@@ -81,18 +81,30 @@ func (p *plan) source() string {
 	return p.images
 }
 
-// verify checks the images before CRIU sees them.
-func (p *plan) verify(st *store.Store) error {
-	if p.entry != nil {
-		if err := st.VerifyMetadata(*p.entry); err != nil {
-			return err
-		}
+// resumes says that the task goes on from a resume point of its own.
+func (p *plan) resumes() bool {
+	return p.entry != nil && p.entry.Checkpoint.Kind == checkpoint.ResumePoint
+}
+
+// verify checks the images before CRIU sees them. Of a resume point it reads all: it
+// is there for the start after a crash, where being right matters more than being
+// quick, and where the one before it may be intact.
+func (p *plan) verify(ctx context.Context, st *store.Store) error {
+	var err error
+	switch {
+	case p.resumes():
+		err = st.Verify(ctx, *p.entry, nil)
+	case p.entry != nil:
+		err = st.VerifyMetadata(*p.entry)
+	}
+	if err != nil {
+		return err
 	}
 	return criu.CheckImages(p.images)
 }
 
 // plan decides how the container starts.
-func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*plan, error) {
+func (s *Starter) plan(ctx context.Context, i *Init, failed map[string]string) (*plan, error) {
 	if i.req.Checkpoint != "" {
 		return s.planDirectory(i)
 	}
@@ -102,7 +114,9 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 	}
 	answer, err := node.Decide(ctx, decide.Container{
 		OCI:      i.oci,
-		Settings: settings,
+		Settings: i.settings,
+		Owner:    i.owner(),
+		Failed:   failed,
 		Rootfs: func(ctx context.Context) (string, error) {
 			id, err := s.Images.Lookup(ctx, i.req.ID)
 			i.rec.phase("identity")
@@ -125,7 +139,7 @@ func (s *Starter) plan(ctx context.Context, i *Init, settings spec.Settings) (*p
 	p.images = filepath.Join(p.entry.Dir, "images")
 	p.diff = filepath.Join(p.entry.Dir, "diff")
 	p.detached = true
-	if settings.TCP == spec.TCPEstablished {
+	if i.settings.TCP == spec.TCPEstablished {
 		p.connections = p.entry.Checkpoint.Connections
 	}
 	p.criu = criuConfig(len(p.connections) > 0)

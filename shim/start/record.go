@@ -62,6 +62,7 @@ func (r *recorder) decided(p *plan) {
 	r.start.Decision, r.start.Outcome, r.start.Fingerprint = p.decision, p.decision.Action, p.fingerprint
 	if p.decision.Action == checkpoint.Restore {
 		r.start.Memory, r.start.MemoryReason = p.memory, p.memoryReason
+		r.start.Fallback = "" // another resume point instead of a boot
 	}
 }
 
@@ -73,7 +74,7 @@ func (r *recorder) fellBack(ctx context.Context, cause error) {
 	r.mu.Unlock()
 	r.phase("failed restore")
 	log.G(ctx).WithFields(log.Fields{"id": r.start.Container, "ns": r.start.Namespace, "checkpoint": d.Digest, "reason": cause.Error()}).
-		Warn("restore failed: the task boots instead")
+		Warn("restore failed: the task boots, or goes on from an older resume point")
 }
 
 // failed keeps the record of a start that came to nothing.
@@ -102,6 +103,29 @@ func (r *recorder) done(ctx context.Context, pid int) {
 	}).Info("task started")
 	r.keep(ctx)
 	r.s.started(ctx, st)
+}
+
+// outcome is how the task was started.
+func (r *recorder) outcome() checkpoint.Action {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.start.Outcome
+}
+
+// captured adds what became of a capture, unless the container was started again since:
+// the record is that start's then.
+func (r *recorder) captured(ctx context.Context, c checkpoint.Capture) {
+	r.mu.Lock()
+	r.start.Capture = &c
+	st := r.start
+	r.mu.Unlock()
+	if r.s.Store == nil {
+		return
+	}
+	if last, err := r.s.Store.Start(st.Namespace, st.Container); err != nil || !last.At.Equal(st.At) {
+		return
+	}
+	r.keep(ctx)
 }
 
 func (r *recorder) keep(ctx context.Context) {

@@ -109,6 +109,9 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 	if i.settings, err = spec.ParseSettings(i.oci.Annotations, i.config.Settings()); err != nil {
 		return nil, invalid(err)
 	}
+	if err := checkCapture(i.settings.Capture, i.config.Capture); err != nil {
+		return nil, invalid(err)
+	}
 	std := stdio.Config(req.Stdio)
 	if err := std.Validate(); err != nil {
 		return nil, invalid(err)
@@ -120,37 +123,68 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 		return nil, invalid(err)
 	}
 	i.rec.phase("spec")
-	p, err := s.plan(ctx, i, i.settings)
-	if err != nil {
+	// A shim that was killed may have left the layer in the middle of a restore.
+	if err := i.rootfs.Recover(); err != nil {
 		return nil, err
 	}
-	i.plan = p
-	i.rec.decided(p)
-	i.rec.phase("decide")
+	if err := i.decide(ctx, nil); err != nil {
+		return nil, err
+	}
 	if i.io, err = stdio.Open(req.ID, s.Namespace, std, req.Options.IOUID, req.Options.IOGID); err != nil {
 		return nil, err
+	}
+	if err := i.watchOutput(); err != nil {
+		return nil, invalid(err)
 	}
 	if err := i.io.Start(ctx); err != nil {
 		return nil, streamsError(err)
 	}
 	i.rec.phase("stdio")
-	if p.decision.Action == checkpoint.Restore {
-		err := i.hold(ctx)
-		if err == nil {
-			return i, nil
-		}
-		i.countFailure(ctx, err)
-		if p.decision.Demanded {
-			return nil, fmt.Errorf("restore from checkpoint %s, which was asked for: %w", p.ref, err)
-		}
-		if err := i.fellBack(ctx, err); err != nil {
-			return nil, err
-		}
-	}
-	if err := i.boot(ctx); err != nil {
+	if err := i.prepare(ctx); err != nil {
 		return nil, err
 	}
 	return i, nil
+}
+
+// prepare holds a restore, or boots. Where a resume point cannot be held, the one
+// before it is the container's last good one.
+func (i *Init) prepare(ctx context.Context) error {
+	failed := map[string]string{}
+	for i.plan.decision.Action == checkpoint.Restore {
+		p := i.plan
+		err := i.hold(ctx)
+		if err == nil {
+			return nil
+		}
+		i.countFailure(ctx, err)
+		another := p.resumes() && i.settings.Checkpoint == ""
+		if p.decision.Demanded && !another {
+			return fmt.Errorf("restore from checkpoint %s, which was asked for: %w", p.ref, err)
+		}
+		if rerr := i.fellBack(ctx, err); rerr != nil {
+			return rerr
+		}
+		if !another {
+			break
+		}
+		failed[p.entry.Digest] = "it could not be restored just now: " + err.Error()
+		if derr := i.decide(ctx, failed); derr != nil {
+			return fmt.Errorf("%w (after resume point %s: %w)", derr, p.ref, err)
+		}
+	}
+	return i.boot(ctx)
+}
+
+// decide makes the plan. failed says of what this start tried already why it was of no use.
+func (i *Init) decide(ctx context.Context, failed map[string]string) error {
+	p, err := i.starter.plan(ctx, i, failed)
+	if err != nil {
+		return err
+	}
+	i.plan = p
+	i.rec.decided(p)
+	i.rec.phase("decide")
+	return nil
 }
 
 func invalid(err error) error {
@@ -233,15 +267,15 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		}
 		retErr = errors.Join(errs...)
 	}()
-	if err := p.verify(i.starter.Store); err != nil {
+	if err := p.verify(ctx, i.starter.Store); err != nil {
 		return err
 	}
 	i.rec.phase("verify")
 	if p.diff != "" {
-		if err := i.rootfs.Apply(ctx, p.diff); err != nil {
+		if err := i.applyDiff(ctx); err != nil {
 			return err
 		}
-		undo = append(undo, i.rootfs.Reset)
+		undo = append(undo, i.undoDiff)
 	}
 	undo = append(undo, i.rootfs.Unmount)
 	if err := i.rootfs.Mount(); err != nil {
@@ -314,7 +348,7 @@ func (i *Init) workDir() string {
 	return filepath.Join(i.req.Bundle, work)
 }
 
-// fellBack notes that a restore failed, and prepares for the boot instead.
+// fellBack notes that a restore failed, and prepares for what comes instead.
 func (i *Init) fellBack(ctx context.Context, cause error) error {
 	i.rec.fellBack(ctx, cause)
 	i.plan.letGo()
@@ -338,6 +372,11 @@ func (i *Init) countFailure(ctx context.Context, cause error) {
 	switch {
 	case err != nil:
 		log.G(ctx).WithError(err).Warn("count the failed restore")
+	case i.plan.resumes() && errors.Is(cause, checkpoint.ErrCorrupt):
+		// It will never be right again, and must not be kept in place of one that is.
+		if err := i.starter.Store.Quarantine(i.plan.entry.Digest, cause.Error()); err != nil {
+			log.G(ctx).WithError(err).Warn("quarantine the damaged resume point")
+		}
 	case st.Quarantined():
 		if st.Failures == checkpoint.QuarantineAfter {
 			i.starter.count(ctx, true, func(t *tally.Tally) { t.Quarantined++ })

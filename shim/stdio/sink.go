@@ -28,6 +28,8 @@ type sink interface {
 type outlet struct {
 	target target
 	sink   sink
+	// tap, if set, sees everything that is written.
+	tap func(p []byte)
 	// users counts the streams that still write.
 	users atomic.Int32
 	mu    sync.Mutex
@@ -42,6 +44,9 @@ func newOutlet(t target, s sink, users int32) *outlet {
 func (o *outlet) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.tap != nil {
+		o.tap(p)
+	}
 	return o.sink.Write(p)
 }
 

@@ -168,6 +168,11 @@ func (s *Session) openOutlet(ctx context.Context, t target, users int32) (*outle
 func (s *Session) setOutlets(stdout, stderr *outlet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for stream, o := range []*outlet{stdout, stderr} {
+		if o != nil && o.tap == nil && s.tap != nil {
+			o.tap = func(p []byte) { s.tap(stream, p) }
+		}
+	}
 	s.outlets = [2]*outlet{stdout, stderr}
 }
 

@@ -53,6 +53,8 @@ const (
 type Session struct {
 	id, namespace string
 	plan          plan
+	// tap sees all output; nil for nobody. Tap sets it.
+	tap func(stream int, p []byte)
 	// quit is closed by Close and ends every wait.
 	quit chan struct{}
 	// running counts the copies. It grows only under mu and before closed is set.
@@ -162,6 +164,14 @@ func (s *Session) NullStreams() error {
 		s.process[i] = f
 	}
 	return nil
+}
+
+// Tap lets f see all that the process prints, on stdout (0) or stderr (1), before it is
+// written where it goes. It must be quick, and called before Start. Passed says
+// whether anything passes here at all: a logging program reads from the process itself.
+func (s *Session) Tap(f func(stream int, p []byte)) (passes bool) {
+	s.tap = f
+	return s.plan.terminal || s.plan.stdout.kind != kindLogger
 }
 
 // ProcessFiles returns the files for the process's descriptors 0, 1 and 2. They

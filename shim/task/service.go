@@ -137,13 +137,15 @@ func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 
 // Start lets a task or an exec'd process run.
 func (s *Service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
-	t, err := s.tasks.Get(r.ID)
+	t, init, err := s.get(r.ID)
 	if err != nil {
 		return nil, err
 	}
 	var pid int
 	if r.ExecID == "" {
-		pid, err = t.Start(ctx)
+		if pid, err = t.Start(ctx); err == nil {
+			watch(ctx, t, init)
+		}
 	} else {
 		pid, err = t.StartExec(ctx, r.ExecID)
 	}

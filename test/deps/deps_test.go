@@ -146,6 +146,19 @@ var rules = []rule{
 		because: "the configuration is read by cmd; below it only those know its types whose behaviour it sets",
 	},
 	{
+		of:      []string{"shim/auto", "shim/probe"},
+		deny:    []string{module + "/shim"},
+		allow:   []string{module + "/shim/auto$", module + "/shim/probe$"},
+		deep:    true,
+		because: "when to capture, and how to ask whether a program is ready, know no runtime: they see a task through interfaces of their own",
+	},
+	{
+		of:      []string{"checkpoint/ready"},
+		deny:    []string{"os", "net", "context", "golang.org", module},
+		allow:   []string{"net/netip", "net/url", module + "/checkpoint/ready$"},
+		because: "it is a grammar, which asks nobody",
+	},
+	{
 		of:      []string{"shim"},
 		except:  []string{"shim/manager"},
 		deny:    []string{module + "/shim/manager"},

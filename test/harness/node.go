@@ -164,11 +164,13 @@ address = %[3]q
 address = %[4]q
 [plugins."io.containerd.shim.v1.manager"]
 socket_dir = %[5]q
+[plugins."io.containerd.monitor.container.v1.restart"]
+interval = "500ms"
 %[7]s`, n.path("root"), n.path("state"), n.Address, n.Address+".ttrpc", n.socketDir(), strings.Join(disabled, `", "`), cri)
 	if err := os.WriteFile(n.configFile(), []byte(containerd), 0o600); err != nil {
 		return err
 	}
-	return os.WriteFile(n.SnapConfig(), fmt.Appendf(nil, "root = %q\n", n.StoreRoot), 0o600)
+	return os.WriteFile(n.SnapConfig(), fmt.Appendf(nil, "root = %q\n[capture]\nmin_interval = \"1s\"\n", n.StoreRoot), 0o600)
 }
 
 // envConfig tells shims and snapctl where their configuration is.

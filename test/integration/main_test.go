@@ -63,7 +63,7 @@ func run(m *testing.M) (code int, retErr error) {
 	return code, stopNode(shared)
 }
 
-// makeImages builds the probe and puts it into an image, over busybox.
+// makeImages builds the probe and pi, and puts them into an image, over busybox.
 func makeImages(ctx context.Context, dir string) ([]string, error) {
 	busybox, err := harness.Image("busybox")
 	if err != nil {
@@ -74,7 +74,7 @@ func makeImages(ctx context.Context, dir string) ([]string, error) {
 		return nil, err
 	}
 	layer, archive := filepath.Join(dir, "layer"), filepath.Join(dir, "probe.tar")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(layer, "bin", "probe"), "./probe")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(layer, "bin")+"/", "./probe", "./pi")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	image := exec.CommandContext(ctx, maker, "-o", archive, "-name", probeImage, "-from", busybox, "-add", layer, "/bin/probe")
 	for _, cmd := range []*exec.Cmd{build, image} {
