@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/containerd-snap/snap/test/harness"
@@ -81,4 +82,25 @@ func same(t *testing.T, kind string, pids ...int) bool {
 		inodes[st.Ino] = true
 	}
 	return len(inodes) == 1
+}
+
+// TestFeatures: what the kubelet is told that a handler can do.
+func TestFeatures(t *testing.T) {
+	t.Parallel()
+	st, err := runtime.Status(testContext(t), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	features := map[string]*runtimeapi.RuntimeHandlerFeatures{}
+	for _, h := range st.GetRuntimeHandlers() {
+		features[h.GetName()] = h.GetFeatures()
+	}
+	for _, handler := range []string{snap, tuned} {
+		if !proto.Equal(features[handler], features[runc]) {
+			t.Errorf("%s has the features %v, the stock runtime %v", handler, features[handler], features[runc])
+		}
+	}
+	if !features[snap].GetRecursiveReadOnlyMounts() {
+		t.Errorf("recursive read-only mounts are missing: %v", features[snap])
+	}
 }

@@ -83,6 +83,10 @@ func Start(ctx context.Context, o Options) (_ *Node, retErr error) {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp(o.Parent, "snap-")
+	if err == nil {
+		// The root of a user namespace has to get at its root file system.
+		err = os.Chmod(dir, 0o711)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make the node's directory: %w", err)
 	}
