@@ -140,9 +140,10 @@ func (c *converter) inherited(p *process, a *area, present uint64) (place, bool)
 		return place{}, false
 	}
 	for pa, from := range c.places[p.parent] {
-		if pa.start != a.start || pa.end != a.end {
+		if a.start < pa.start || a.end > pa.end {
 			continue
 		}
+		from.off += a.start - pa.start
 		differ := uint64(0)
 		for addr := a.start; addr < a.end; addr += pageSize {
 			if !equal(p.page(addr), from.owner.page(addr)) {

@@ -14,7 +14,8 @@
 // parent and of which most pages are still equal: that one maps the parent's file,
 // and the pages that differ stay in the process's pages image. CRIU, which
 // recognises areas that two processes share by file, start and end, then inherits
-// the parent's mapping and compares those pages only. A file is shared only
+// the parent's mapping and compares those pages only; where only the bounds differ, both
+// map the file. A file is shared only
 // between processes with equal credentials and seccomp filters: who maps a file can
 // map more of it with mremap, and must not see what was never his.
 //

@@ -225,6 +225,8 @@ func bigTree() []testProcess {
 		{3, 2, 0, []testArea{changed, stack}},
 		{4, 1, 65534, []testArea{changed, stack}},
 		{5, 1, 0, []testArea{anon(parent.start, 300, all("other")), stack}},
+		// A part of what its parent has as one.
+		{6, 1, 0, []testArea{anon(parent.start+10*pageSize, 100, func(i int) []byte { return parent.fill(i + 10) }), stack}},
 	}
 }
 
@@ -238,7 +240,7 @@ func TestConvert(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Of 1: heap, first, parent; of 2: heap, changed, own; one each of the others.
-	if stats.Areas != 9 {
+	if stats.Areas != 10 {
 		t.Errorf("%d areas are mapped", stats.Areas)
 	}
 	if got := memory(t, dst); !maps.Equal(got, want) {
@@ -249,13 +251,13 @@ func TestConvert(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer CloseFiles(files)
-	// Of the processes with a file of their own, 3 shares that of 1, and 4 must not.
+	// 3 and 6 share the file of 1, and 4 must not.
 	if len(files) != 4 {
 		t.Errorf("%d page files", len(files))
 	}
 	for _, f := range files {
-		if f.Name == "snap-pages-3" {
-			t.Error("process 3 has a page file")
+		if f.Name == "snap-pages-3" || f.Name == "snap-pages-6" {
+			t.Errorf("a process has page file %s", f.Name)
 		}
 	}
 	if err := Flatten(t.Context(), back, dst, files); err != nil {

@@ -94,13 +94,30 @@ type usage struct {
 	PSS     int64 `json:"pss_bytes"`
 	Private int64 `json:"private_bytes"`
 	Shared  int64 `json:"shared_bytes"`
+	// Anonymous is what was written.
+	Anonymous int64 `json:"anonymous_bytes"`
 	// RestoreMS is how long CRIU took, of Create and of Start.
 	RestoreMS float64 `json:"restore_ms"`
 }
 
 func usageOf(t *testing.T, c *container) usage {
 	t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", c.pid()))
+	u := usageOfProcess(t, c.pid())
+	r, err := c.recordOf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.Phases {
+		if p.Name == "hold" || p.Name == "restore" {
+			u.RestoreMS += p.MS
+		}
+	}
+	return u
+}
+
+func usageOfProcess(t *testing.T, pid int) usage {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,15 +137,8 @@ func usageOf(t *testing.T, c *container) usage {
 			u.Private += kb << 10
 		case "Shared_Clean", "Shared_Dirty":
 			u.Shared += kb << 10
-		}
-	}
-	r, err := c.recordOf()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range r.Phases {
-		if p.Name == "hold" || p.Name == "restore" {
-			u.RestoreMS += p.MS
+		case "Anonymous":
+			u.Anonymous = kb << 10
 		}
 	}
 	return u

@@ -36,6 +36,8 @@ var known = []struct {
 	}},
 	// It waits for futexes, and asks for random numbers.
 	{"libstdc++", func(o *object) bool { return o.soname == "libstdc++.so.6" && o.contains("GLIBCXX_") }},
+	// It asks for random numbers, and for its thread's id.
+	{"libuuid", func(o *object) bool { return o.soname == "libuuid.so.1" && o.contains("UUID_1.0") }},
 	// It advises the kernel to use huge pages.
 	{"NumPy", func(o *object) bool { return o.defines("PyInit__multiarray_umath") }},
 	// It advises the kernel about dumps of its secure heap, and asks it for random numbers.

@@ -1,6 +1,6 @@
 # Makes and checks objects of all sizes for ever, in the interpreter's own arenas and in
 # numpy's arrays, with the modules loaded that servers have.
-import gc, hashlib, random, ssl, sys, time
+import gc, hashlib, mmap, random, ssl, sys, time, uuid
 import numpy
 
 random.seed(1)
@@ -38,6 +38,7 @@ while True:
         wrong("array")
     if hashlib.sha256("".join(text[i] for i in range(50000)).encode()).hexdigest() != digest:
         wrong("dictionary")
+    slots[uuid.uuid1()] = slots[uuid.uuid4()] = (b"", hashlib.sha256(b"").digest())
     gc.collect()
     print("ok", n, flush=True)
     n += 1
