@@ -23,22 +23,23 @@ import (
 
 // This file is what shim/auto, which captures without being asked, needs of a container.
 
-// checkCapture refuses what the host does not allow its containers to ask for.
-func checkCapture(c spec.Capture, host config.Capture) error {
+// bound keeps a setting within what the host allows, and says in words what that changed;
+// "" for nothing. It is no error: an operator who turns captures down must not break what
+// is deployed.
+func bound(c spec.Capture, host config.Capture) (spec.Capture, string) {
 	way := config.OnReady
 	if c.Every > 0 {
 		way = config.Every
 	}
-	refused := fmt.Errorf("%w setting capture=%q", checkpoint.ErrInvalid, c)
 	switch least := time.Duration(host.MinInterval); {
 	case c == spec.Capture{}:
-		return nil
 	case !slices.Contains(host.Allow, way):
-		return fmt.Errorf("%w: this host allows %q ([capture] allow)", refused, host.Allow)
+		return spec.Capture{}, fmt.Sprintf("none: this host allows %q ([capture] allow in its configuration)", host.Allow)
 	case c.Every > 0 && c.Every < least:
-		return fmt.Errorf("%w: the shortest interval on this host is %s ([capture] min_interval)", refused, least)
+		c.Every = least
+		return c, fmt.Sprintf("every %s: the host allows no shorter interval ([capture] min_interval)", least)
 	}
-	return nil
+	return c, ""
 }
 
 // watchOutput looks for the line that says that the program is ready, if that is how it

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/oci/spec"
 )
 
 // recorder measures one start and keeps its record.
@@ -103,6 +104,14 @@ func (r *recorder) done(ctx context.Context, pid int) {
 	}).Info("task started")
 	r.keep(ctx)
 	r.s.started(ctx, st)
+}
+
+// bounded notes that the host changed what the container asks for.
+func (r *recorder) bounded(ctx context.Context, asked spec.Capture, why string) {
+	r.mu.Lock()
+	r.start.Capture = &checkpoint.Capture{Mode: asked.String(), Outcome: why}
+	r.mu.Unlock()
+	log.G(ctx).WithField("id", r.start.Container).WithField("capture", asked.String()).WithField("reason", why).Info("capture is bounded")
 }
 
 // outcome is how the task was started.

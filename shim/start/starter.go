@@ -109,8 +109,9 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 	if i.settings, err = spec.ParseSettings(i.oci.Annotations, i.config.Settings()); err != nil {
 		return nil, invalid(err)
 	}
-	if err := checkCapture(i.settings.Capture, i.config.Capture); err != nil {
-		return nil, invalid(err)
+	if allowed, why := bound(i.settings.Capture, i.config.Capture); why != "" {
+		i.rec.bounded(ctx, i.settings.Capture, why)
+		i.settings.Capture = allowed
 	}
 	std := stdio.Config(req.Stdio)
 	if err := std.Validate(); err != nil {

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"github.com/containerd/errdefs"
 
+	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/test/harness"
 )
@@ -83,4 +85,48 @@ func TestBadConfig(t *testing.T) {
 	}
 	configure(t, n, "")
 	start(t, n, probeOf()).mustRestored(e)
+}
+
+// What the host does not let its containers ask for is not done, and said; the containers
+// start all the same.
+func TestCaptureBounds(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	says := func(c *container, words string) {
+		t.Helper()
+		r := c.record()
+		if r.Outcome != checkpoint.Boot || r.Capture == nil || !strings.Contains(r.Capture.Outcome, words) {
+			t.Errorf("%s: outcome %s, capture %+v, want one that says %q", c.ID(), r.Outcome, r.Capture, words)
+		}
+	}
+	configure(t, n, "[capture]\nallow = ['Every']\nmin_interval = '1h'\n")
+	says(start(t, n, probeOf().annotate("capture", "OnReady")), "[capture] allow")
+	eventually(t, func() error {
+		// What it waits for comes after what it may not do.
+		c := start(t, n, probeOf().annotate("capture", "Every=10s"))
+		r := c.record()
+		if r.Capture == nil || r.Capture.Mode != "Every=1h0m0s" && !strings.Contains(r.Capture.Outcome, "every 1h0m0s") {
+			return fmt.Errorf("capture %+v", r.Capture)
+		}
+		return nil
+	})
+	configure(t, n, "[capture]\nallow = []\n")
+	says(start(t, n, probeOf().annotate("capture", "Every=10m")), "[capture] allow")
+	mustHave(t, n)
+
+	// A handler's options may give the right back.
+	w := probeOf().annotate("capture", "OnReady")
+	w.options = generic("capture.allow = ['OnReady']")
+	start(t, n, w).probe()
+	eventually(t, func() error {
+		all, err := openStore(t, n).List()
+		if err == nil && len(all) != 1 {
+			err = fmt.Errorf("%d checkpoints", len(all))
+		}
+		return err
+	})
+	b := start(t, n, probeOf())
+	if r := b.record(); r.Outcome != checkpoint.Restore {
+		t.Errorf("the start after: %+v", r.Decision)
+	}
 }
