@@ -3,7 +3,10 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -11,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/oci/spec"
@@ -252,4 +256,46 @@ func TestExplainImage(t *testing.T) {
 // sameAs gives a subtest's container the environment of another test's.
 func sameAs(c *container) oci.SpecOpts {
 	return oci.WithEnv([]string{"SNAP_TEST=" + c.t.Name()})
+}
+
+// TestDryRunOfResume: a dry run knows a container's own resume points, and explain what was
+// captured of it without hands.
+func TestDryRunOfResume(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	config := fmt.Appendf(nil, "root = %q\n[capture]\nmin_interval = \"1s\"\n", n.StoreRoot)
+	if err := os.WriteFile(n.SnapConfig(), config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, n, probeOf().annotate("capture", "Every=1s"))
+	c.probe()
+	eventually(t, func() error {
+		all, err := openStore(t, n).List()
+		if err == nil && len(all) == 0 {
+			err = errors.New("no resume point yet")
+		}
+		return err
+	})
+	var x struct {
+		Start    checkpoint.Start
+		Captures []struct{ Kind checkpoint.Kind }
+	}
+	snapctl(t, n, &x, "explain", c.ID())
+	if x.Start.Capture == nil || !strings.HasPrefix(x.Start.Capture.Mode, "Every") || len(x.Captures) == 0 || x.Captures[0].Kind != checkpoint.ResumePoint {
+		t.Errorf("explained %+v, %+v", x.Start.Capture, x.Captures)
+	}
+	c.kill(unix.SIGKILL)
+	c.wait()
+	c.delete()
+	told := dryRun(t, n, c.ID())
+	if told.Decision.Action != checkpoint.Restore {
+		t.Errorf("decision %+v", told.Decision)
+	}
+	if err := c.create(probeOf()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.task.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	told.agrees(t, c.record())
 }

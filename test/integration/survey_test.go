@@ -66,7 +66,8 @@ var powerful = oci.WithAddedCapabilities([]string{"CAP_SYS_ADMIN", "CAP_BPF", "C
 // TestSurvey compares what snapctl says of a container with what its capture does.
 func TestSurvey(t *testing.T) {
 	t.Parallel()
-	outside := listenOutside(t)
+	accepted := make(chan int, 1)
+	outside := listenOutside(t, accepted)
 	for name, c := range map[string]struct {
 		args []string
 		want want
@@ -93,6 +94,7 @@ func TestSurvey(t *testing.T) {
 		"a namespace of its own": {args: []string{"sh", "-c", "unshare -u sleep 1000 & exec /bin/probe"}, says: "a namespace of its own", of: "uts namespace", fails: "namespace"},
 		"an unknown mount":       {args: hold("ramfs"), says: "type ramfs", of: "/mnt", fails: "kind that CRIU cannot save"},
 		"a socket of the host": {args: hold("outside"), want: want{opts: []oci.SpecOpts{bindOutside(outside)}},
+			do:   func(*testing.T, *container) { <-accepted },
 			says: "outside of the container", of: "UNIX", fails: "outside of the container"},
 		"host's pids":   {want: want{opts: []oci.SpecOpts{hostPIDs}}, says: "pid namespace", fails: "pid namespace"},
 		"a debugger":    {do: trace, says: "debugger", of: "traced by process", fails: "a debugger"},
@@ -162,7 +164,7 @@ func notes(x examined, text string) bool {
 }
 
 // listenOutside makes a Unix socket that is not in any container.
-func listenOutside(t *testing.T) (dir string) {
+func listenOutside(t *testing.T, accepted chan<- int) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(dir, "socket"))
@@ -171,10 +173,14 @@ func listenOutside(t *testing.T) (dir string) {
 	}
 	t.Cleanup(func() { l.Close() })
 	go func() {
+		var held []net.Conn // one that is collected is closed
 		for {
-			if _, err := l.Accept(); err != nil { // held until the process ends
+			c, err := l.Accept()
+			if err != nil {
 				return
 			}
+			held = append(held, c)
+			accepted <- len(held)
 		}
 	}()
 	return dir

@@ -81,6 +81,8 @@ func (p *Plan) decide(ctx context.Context, c *client.Client, node Node, record c
 	}
 	answer, err := node.Decide(ctx, decide.Container{
 		OCI: s, Settings: settings,
+		// Without an id only a resume-key of the user's owns anything.
+		Owner:  spec.Owner(p.Namespace, p.Container, settings.ResumeKey, s),
 		Rootfs: func(context.Context) (string, error) { return rootfs, nil },
 		Fresh: func() (bool, error) {
 			mounts, err := snapshots.Mounts(ctx, record.SnapshotKey)

@@ -104,6 +104,9 @@ func (x Explanation) Write(r *Report) error {
 		s.add("Since then", x.sinceRows(r)...)
 		s.add("Near misses", x.missRows()...)
 	}
+	if c := x.Start.Capture; c != nil {
+		s.add("Captured by itself", ownCaptureRows(r, *c)...)
+	}
 	s.add("Captures of this container", captureRows(r, x.Captures)...)
 	return s.err
 }
@@ -155,6 +158,24 @@ func (x Explanation) startRows(r *Report) []row {
 		rows = append(rows, pair("process", fmt.Sprintf("%d (shim %d)", st.PID, st.ShimPID)))
 	}
 	return append(rows, pair("bundle", st.Bundle))
+}
+
+// ownCaptureRows tell of the last capture that the shim took by itself.
+func ownCaptureRows(r *Report, c checkpoint.Capture) []row {
+	rows := []row{pair("capture", c.Mode), pair("outcome", c.Outcome)}
+	if !c.At.IsZero() {
+		rows = append(rows, pair("last tried", r.ago(c.At)))
+	}
+	if c.Digest != "" {
+		rows = append(rows, pair("checkpoint", shortDigest(c.Digest)))
+	}
+	if c.Error != "" {
+		rows = append(rows, pair("failed", c.Error))
+	}
+	if !c.NextTry.IsZero() {
+		rows = append(rows, pair("next try", human.Time(c.NextTry)))
+	}
+	return rows
 }
 
 // memoryRows say how a restore's memory comes back.

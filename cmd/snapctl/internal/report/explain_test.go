@@ -39,6 +39,10 @@ func TestExplain(t *testing.T) {
 			s.Bundle = "testdata/bundle"
 			s.Decision = checkpoint.Decision{Action: checkpoint.Boot, Reason: "checkpoint web-ready does not fit: quarantined",
 				Verdicts: []checkpoint.Verdict{{Digest: e.Digest, Name: e.Name, Reason: "quarantined"}}}
+			s.Memory, s.MemoryReason = checkpoint.MemoryMapped, "no program of the tree tells mapped memory from other"
+			s.Capture = &checkpoint.Capture{
+				Mode: "OnReady", At: now.Add(-time.Minute), Outcome: "it failed", Error: "a process uses io_uring", NextTry: now.Add(time.Minute),
+			}
 		}},
 		"failed": {registered: true, start: func(s *checkpoint.Start, e checkpoint.Entry) {
 			s.Decision = checkpoint.Decision{Action: checkpoint.Boot, Reason: "checkpoint web-ready does not fit: args differ", Demanded: true,
