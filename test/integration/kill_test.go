@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/test/harness"
 )
 
@@ -379,4 +380,32 @@ func TestExecKilled(t *testing.T) {
 		}
 		before = c.goesOn(before)
 	}
+}
+
+// TestFirstOfPodGone: a pod's shim was started for its first container, and
+// serves the others when that is gone.
+func TestFirstOfPodGone(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, harness.Options{})
+	w := probeOf()
+	w.annotations = map[string]string{groupAnnotation: "pod"}
+	first := start(t, n, w)
+	second := start(t, n, w)
+	before := second.probe()
+	shim := parent(t, second.pid())
+	first.kill(unix.SIGKILL)
+	first.wait()
+	first.delete()
+	if err := first.remove(); err != nil {
+		t.Fatal(err)
+	}
+	third := start(t, n, w)
+	if got := parent(t, third.pid()); got != shim || parent(t, second.pid()) != shim {
+		t.Errorf("the third container's shim is %d, the second's %d", got, shim)
+	}
+	third.mustExec("true")
+	e := second.mustCapture(capture.Request{})
+	clone := start(t, n, w)
+	clone.mustRestored(e)
+	clone.goesOn(before)
 }

@@ -47,6 +47,8 @@ type footprint struct {
 const (
 	// footprintRounds is odd, for the median.
 	footprintRounds = 3
+	// initBytes is what initialisers may allocate, in each of a start's processes.
+	initBytes = 512 << 10
 	// settle is how long a shim is left alone before it is measured: Go gives
 	// memory back, and ends what it does in the background, within moments.
 	settle = 2 * time.Second
@@ -95,6 +97,9 @@ func TestFootprint(t *testing.T) {
 	}
 	report(t, "footprint.json", results)
 	ours, stock := results[snap], results[runc]
+	if ours.InitBytes > initBytes {
+		t.Errorf("the initialisers of our packages allocate %d bytes, more than %d: see GODEBUG=inittrace=1", ours.InitBytes, initBytes)
+	}
 	if ours.AtRest.PSS > stock.AtRest.PSS || ours.AfterExecs.PSS > stock.AfterExecs.PSS {
 		t.Errorf("our shim holds %d KiB at rest and %d KiB after execs, the stock one %d and %d",
 			ours.AtRest.PSS>>10, ours.AfterExecs.PSS>>10, stock.AtRest.PSS>>10, stock.AfterExecs.PSS>>10)

@@ -69,6 +69,11 @@ func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The server was started in the bundle of a pod's first container, which may go
+	// before the others: they would start from a directory that is no more.
+	if err := os.Chdir("/"); err != nil { //nolint:forbidigo // for good, so that no task depends on it
+		return nil, err
+	}
 	starter := &start.Starter{
 		Namespace: ns,
 		Address:   os.Getenv(manager.EnvAddress),
