@@ -2,7 +2,31 @@
 // checkpoints and removes containers, and starts processes in them.
 //
 // libcontainer's Go API promises no stability, so everything that the shim
-// knows of it stands here, and contract_test.go says what is relied upon.
+// knows of it stands here. What is relied upon beyond the API's types has a test
+// against the real libcontainer and CRIU, which a new version must pass:
+//
+//   - the errors that are told apart, and the words of a failed start that clients
+//     look for: TestContractErrors, TestContractWords, TestIDIsTaken, TestBootFails
+//   - the files of a container's state, Load after a boot, the FIFO that init waits
+//     on: TestContractStateDirectory, TestBoot, TestRemove
+//   - views of one container share what Config returns, and nothing else; signals
+//     wait for no lock; Set with SkipDevices: TestContractViews, TestUpdate
+//   - labels: those that hooks are told, the one that names CRIU's configuration:
+//     TestConfigLabels, TestContractCRIUConfig, TestContractHooksOfABoot
+//   - hooks: which run at setup-namespaces of a restore and in which order, where
+//     they run, that function hooks are not saved, when poststop ones run: TestHooks,
+//     TestContractRestore, TestContractHooksOfABoot, TestRestoreIsCancelled
+//   - a restore: the held process is our child, CRIU runs in the container's cgroup,
+//     criu-root comes and goes, Process is good for waiting and Container is not:
+//     TestContractRestore, TestRestore, TestFinishFails, TestAbort
+//   - images: descriptors.json, what is left out of the network namespace, what
+//     CRIU's title tells: TestContractDescriptors, TestNetworkOfImages, TestContractDumpTitle
+//   - cgroups: the path of each driver, the names under which they are told, that a
+//     frozen one can be killed: TestContractCgroupPaths, TestContractToldCgroups,
+//     TestContractKillFrozen, TestFreeze
+//   - what is ours does not reach a container, and no notify socket is made (that is
+//     runc's main program's): TestContractEnvironment
+//   - the first thread is left alone: TestFirstThreadStays
 //
 // A binary that uses this package is re-executed by libcontainer with "init"
 // as its first argument; Init must then be called before anything else.

@@ -2,6 +2,8 @@ package libct
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,29 @@ import (
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 )
+
+// The package's comment lists the contract: each test that it names is there.
+func TestContractIsListed(t *testing.T) {
+	doc, err := os.ReadFile("config.go")
+	must(t, err)
+	files, err := filepath.Glob("*_test.go")
+	must(t, err)
+	var tests strings.Builder
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		must(t, err)
+		tests.Write(data)
+	}
+	names := regexp.MustCompile(`Test\w+`).FindAllString(string(doc), -1)
+	if len(names) < 20 {
+		t.Fatalf("the comment names %q", names)
+	}
+	for _, name := range names {
+		if !strings.Contains(tests.String(), "\nfunc "+name+"(t *testing.T) {") {
+			t.Errorf("there is no %s", name)
+		}
+	}
+}
 
 // libcontainer and this package enter namespaces on threads that end. The first
 // one never does, and /proc/self is its view.
@@ -38,8 +63,8 @@ func TestFirstThreadStays(t *testing.T) {
 	}
 }
 
-// What is relied upon of libcontainer, beyond its documentation.
-func TestContract(t *testing.T) {
+// What a view of a container shares with others, and what waits for what.
+func TestContractViews(t *testing.T) {
 	b := newBundle(t, "echo begun; exec sleep 1000")
 	p := newPipes(t)
 	c, init := b.boot(p)

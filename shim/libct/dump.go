@@ -125,9 +125,14 @@ func killDump(pid int) {
 		if err != nil {
 			continue
 		}
-		args := strings.FieldsFunc(string(title), func(r rune) bool { return r == 0 || r == ' ' })
-		if slices.Contains(args, "dump") && slices.Contains(args, strconv.Itoa(pid)) {
+		if isDumpOf(string(title), pid) {
 			_ = unix.Kill(child, unix.SIGKILL)
 		}
 	}
+}
+
+// isDumpOf says whether a process with this title is a CRIU that dumps the tree of pid.
+func isDumpOf(title string, pid int) bool {
+	args := strings.FieldsFunc(title, func(r rune) bool { return r == 0 || r == ' ' })
+	return slices.Contains(args, "dump") && slices.Contains(args, strconv.Itoa(pid))
 }

@@ -335,3 +335,27 @@ func TestFailuresChangeNoState(t *testing.T) {
 		wantEvents(t, rec, "t created 10", "t started 10", "t/e added", "t paused", "t exited 0")
 	})
 }
+
+// What an exec'd process reads as while its container is paused: frozen, if it runs.
+func TestExecOfAPausedTask(t *testing.T) {
+	for state, want := range map[State]State{Created: Created, Running: Paused, Stopped: Stopped} {
+		task := taskIn(t, Paused)
+		task.mu.Lock()
+		task.execs["e"].state, task.execs["e"].process = state, newFakeProcess(20)
+		task.mu.Unlock()
+		if i, err := task.Info("e"); err != nil || i.State != want {
+			t.Errorf("one that is %s reads as %s, %v", state, i.State, err)
+		}
+	}
+}
+
+// To signal all that is left of a task that has ended is done at once: nothing is.
+func TestKillAllOfTheDead(t *testing.T) {
+	task := taskIn(t, Stopped)
+	if err := task.Kill(t.Context(), "", unix.SIGTERM, true); err != nil {
+		t.Error(err)
+	}
+	if err := task.Kill(t.Context(), "", unix.SIGTERM, false); class(err) != "N" {
+		t.Errorf("init alone: %v", err)
+	}
+}

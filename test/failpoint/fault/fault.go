@@ -111,7 +111,7 @@ func (f *Fault) fail(where, how string) error {
 		time.Sleep(time.Hour) // it comes when the system call returns, or a moment later
 		return err
 	case Panic:
-		panic(fmt.Sprintf("%v %s", errInjected, where))
+		panic(fmt.Sprintf("%v %s", errInjected, where)) //nolint:forbidigo // to die of it is what is asked for
 	case Delay:
 		time.Sleep(delay)
 		return nil
