@@ -53,7 +53,7 @@ func run(m *testing.M) (code int, retErr error) {
 	}
 	defer func() { retErr = errors.Join(retErr, os.RemoveAll(dir)) }()
 	program = filepath.Join(dir, "containerd-shim-snapfail-v2")
-	out, err := exec.Command("go", "build", "-tags", "seccomp", "-o", program, "./shim").CombinedOutput()
+	out, err := exec.Command("go", "build", "-tags", "seccomp,no_grpc", "-o", program, "./shim").CombinedOutput()
 	if err != nil {
 		return 1, fmt.Errorf("build the failing shim: %w: %s", err, out)
 	}

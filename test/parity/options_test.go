@@ -167,7 +167,7 @@ func TestOptions(t *testing.T) {
 		w := want{id: id, new: []client.NewContainerOpts{client.WithNewSnapshot(id, image, client.WithUserNSRemapperLabels(
 			[]specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}, []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}))}}
 		w.opts = append(w.opts, oci.WithUserNamespace([]specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}, []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}))
-		s.view(w)
+		s.view(w).explained("it has a user namespace")
 	})
 }
 

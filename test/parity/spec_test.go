@@ -151,6 +151,7 @@ func TestView(t *testing.T) {
 		c := s.started(shell("stat -c %u:%g /mapped; sleep 1000", edit(idmapped)))
 		c.waitFor(c.out, ":")
 		s.see("owner", "%s", c.out.String())
+		c.explained("the owners of mount /mapped are mapped")
 	})
 	compare(t, "namespaces by path", func(s *side) {
 		a := s.started(shell("sleep 1000"))

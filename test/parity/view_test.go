@@ -61,7 +61,7 @@ section end
 `
 
 // view notes what a program sees, started with want as init, and as an exec.
-func (s *side) view(w want) {
+func (s *side) view(w want) *container {
 	s.Helper()
 	init := w
 	init.args = []string{"sh", "-c", look + "echo done; exec sleep 1000"}
@@ -75,6 +75,19 @@ func (s *side) view(w want) {
 		s.see("errors", "%s", c.normal(e))
 	} else {
 		s.see("errors", "none")
+	}
+	return c
+}
+
+// explained checks that ours says why the container was not restored.
+func (c *container) explained(why string) {
+	c.Helper()
+	if c.runtime != ours {
+		return
+	}
+	out, err := node.Snapctl(c.context(), "explain", c.ID())
+	if err != nil || !strings.Contains(out.Stdout, why) {
+		c.Errorf("explain: %v: %s; want %q", err, out.Stdout, why)
 	}
 }
 
