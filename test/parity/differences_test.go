@@ -33,6 +33,11 @@ var differences = map[string]map[string]difference{
 	"a failed exec": {
 		"exit": {"exec that never ran", "0", "255"},
 	},
+	"restore": {
+		"a pid when it is created": {"pid of a restore", "false", "true"},
+		"loopback is up":           {"loopback of a restore", "false", "true"},
+		"metrics":                  {"metrics of a restore", "Unknown", "ok"},
+	},
 	"bad streams": {
 		"a scheme that nobody knows": {"unusable streams", "Unknown", "InvalidArgument"},
 		"no such FIFO":               {"unusable streams", "Unknown", "InvalidArgument"},
