@@ -167,7 +167,7 @@ func (c *container) remove() error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("%s: delete task %s: %w", c.runtime, c.ID(), err)
 	}
-	if c.runtime == stock {
+	if c.isStock() {
 		// The stock shim leaves it at times: that of a pod, that of a shim that died.
 		_ = os.Remove(c.socket)
 	}

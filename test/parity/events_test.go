@@ -116,7 +116,7 @@ func (c *container) deleteAndSee(r *recording) {
 	st, err := c.task.Delete(c.context())
 	c.must(err)
 	c.see("the deletion's exit", "%d", st.ExitCode())
-	if c.runtime != stock {
+	if !c.isStock() {
 		r.has(c.side, "delete init")
 		if said := r.all(); said[len(said)-1] != fmt.Sprintf("delete init %d pid now", st.ExitCode()) {
 			c.Errorf("the last event is %q", said[len(said)-1])
@@ -260,7 +260,7 @@ func TestProcesses(t *testing.T) {
 			w, r := s.named(shell("sleep 999 & sleep 998 & exit 6", opts...))
 			c := s.started(w)
 			s.see("exit", "%d", c.wait())
-			if s.runtime != stock {
+			if !s.isStock() {
 				// The stock shim leaves them until the deletion at times.
 				s.eventually(func() error {
 					if got := c.commands(); got != "" {

@@ -1,6 +1,7 @@
 package parity
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -119,6 +120,18 @@ func TestStdio(t *testing.T) {
 			s.see("exit", "%d", c.wait())
 			_, err := c.task.Delete(s.context())
 			s.must(err)
+			// The program may take its time.
+			s.eventually(func() error {
+				stderr, err := os.ReadFile(out + ".err")
+				if err == nil && len(stderr) == 0 {
+					err = errors.New("nothing on stderr yet")
+				}
+				stdout, oerr := os.ReadFile(out + ".out")
+				if oerr == nil && !strings.Contains(string(stdout), "words") {
+					oerr = errors.New("the program has not ended yet")
+				}
+				return errors.Join(err, oerr)
+			})
 			s.seeFile("stderr", out+".err")
 			data, err := os.ReadFile(out + ".out")
 			s.must(err)
