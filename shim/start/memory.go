@@ -125,8 +125,8 @@ func (i *Init) collectCode(l *live, f *frozen, kind checkpoint.Kind) error {
 	if err != nil {
 		return err
 	}
-	f.code, err = rule.Collect(pids)
-	return err
+	f.code = rule.Collect(pids)
+	return nil
 }
 
 // shapeMemory gives the images of a capture the form in which they are restored. What
@@ -139,15 +139,15 @@ func (i *Init) shapeMemory(ctx context.Context, dir string, code *rule.Tree) (ch
 	if code == nil {
 		return m, nil
 	}
-	v, err := code.Judge(ctx)
-	if err != nil {
+	v := code.Judge(ctx)
+	if err := ctx.Err(); err != nil {
 		return m, err
 	}
 	m.Safe, m.Reason = v.Safe, v.Reason
 	if !v.Safe && i.settings.Memory != checkpoint.MemoryMapped {
 		return m, nil
 	}
-	err = mapped.Rewrite(dir, func(dst string) error {
+	err := mapped.Rewrite(dir, func(dst string) error {
 		_, err := mapped.Convert(ctx, dst, dir)
 		return err
 	})

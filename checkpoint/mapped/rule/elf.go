@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"io"
+	"runtime/debug"
 	"slices"
 	"strings"
 )
@@ -73,7 +74,9 @@ func (o *object) defines(names ...string) bool {
 // name, of one that cannot give back pages empty, and of an unsafe one the rest of a
 // sentence that begins with the file.
 func judge(r io.ReaderAt, data []byte) (v Verdict) {
-	// debug/elf is not made for files that are meant to confuse it.
+	// debug/elf is not made for files that are meant to confuse it, and a file that the container
+	// truncates meanwhile makes reading its mapping a fault.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if recover() != nil {
 			v = Verdict{Reason: "is damaged"}

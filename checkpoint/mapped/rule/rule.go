@@ -53,17 +53,17 @@ type Verdict struct {
 }
 
 // Collect notes what the processes run, which must not change meanwhile: they are frozen.
-// Close frees it.
-func Collect(pids []int) (*Tree, error) {
+// Close frees it. What cannot be looked at (map_files needs a capability in the host's
+// user namespace) is unknown.
+func Collect(pids []int) *Tree {
 	t := &Tree{}
 	seen := map[string]bool{}
 	for _, pid := range pids {
 		if err := t.add(pid, seen); err != nil {
-			t.Close()
-			return nil, fmt.Errorf("look for the code of process %d: %w", pid, err)
+			t.problem = fmt.Sprintf("the code of process %d cannot be looked at: %s", pid, printable(err.Error()))
 		}
 	}
-	return t, nil
+	return t
 }
 
 func (t *Tree) add(pid int, seen map[string]bool) error {
@@ -155,23 +155,20 @@ func (t *Tree) Close() {
 	t.programs = nil
 }
 
-// Judge looks at all files.
-func (t *Tree) Judge(ctx context.Context) (Verdict, error) {
+// Judge looks at all files. If ctx ends meanwhile, the verdict means nothing.
+func (t *Tree) Judge(ctx context.Context) Verdict {
 	if t.problem != "" {
-		return Verdict{Reason: t.problem}, nil
+		return Verdict{Reason: t.problem}
 	}
 	if len(t.programs) == 0 {
-		return Verdict{Reason: "no code was found"}, nil
+		return Verdict{Reason: "no code was found"}
 	}
 	var known, problems []string
 	for _, p := range t.programs {
-		if err := ctx.Err(); err != nil {
-			return Verdict{}, err
+		if ctx.Err() != nil {
+			return Verdict{Reason: "not all code was looked at"}
 		}
-		v, err := p.judge()
-		if err != nil {
-			return Verdict{}, fmt.Errorf("look at %s: %w", p.path, err)
-		}
+		v := p.judge()
 		if !v.Safe {
 			problems = append(problems, printable(filepath.Base(p.path))+" "+v.Reason)
 			continue
@@ -186,30 +183,27 @@ func (t *Tree) Judge(ctx context.Context) (Verdict, error) {
 		if n > maxProblems {
 			reason += fmt.Sprintf(", and %d more", n-maxProblems)
 		}
-		return Verdict{Reason: reason}, nil
+		return Verdict{Reason: reason}
 	}
 	reason := fmt.Sprintf("none of %d mapped files is known to tell the difference", len(t.programs))
 	if len(known) > 0 {
 		reason += " (" + strings.Join(known, ", ") + ")"
 	}
-	return Verdict{Safe: true, Reason: reason}, nil
+	return Verdict{Safe: true, Reason: reason}
 }
 
 // maxProblems is how many files a reason names.
 const maxProblems = 4
 
-func (p program) judge() (Verdict, error) {
+func (p program) judge() Verdict {
 	st, err := p.file.Stat()
-	if err != nil {
-		return Verdict{}, err
-	}
-	if !st.Mode().IsRegular() || st.Size() == 0 || st.Size() > 1<<32 {
-		return Verdict{Reason: "is no file that can be judged"}, nil
+	if err != nil || !st.Mode().IsRegular() || st.Size() == 0 || st.Size() > 1<<32 {
+		return Verdict{Reason: "is no file that can be judged"}
 	}
 	data, err := unix.Mmap(int(p.file.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
 	if err != nil {
-		return Verdict{}, err
+		return Verdict{Reason: "cannot be read: " + printable(err.Error())}
 	}
 	defer unix.Munmap(data) //nolint:errcheck // nothing depends on it
-	return judge(bytes.NewReader(data), data), nil
+	return judge(bytes.NewReader(data), data)
 }
