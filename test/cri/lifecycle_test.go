@@ -1,7 +1,6 @@
 package cri
 
 import (
-	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,8 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/containerd-snap/snap/test/harness"
 )
 
 // TestPod runs two containers beside a sandbox: they share one shim, the pod's
@@ -54,34 +51,55 @@ func TestPod(t *testing.T) {
 	})
 }
 
-// shims counts the shim processes that were started for a sandbox.
-func shims(t *testing.T, id string) int {
-	t.Helper()
-	all, err := harness.Processes()
-	if err != nil {
+// TestDaemonRestarts kills containerd under running pods: the next one finds them
+// as they are, and knows what has ended. Nothing runs beside this test.
+func TestDaemonRestarts(t *testing.T) {
+	type running struct {
+		p       *pod
+		c, ends *container
+		before  probeState
+	}
+	pods := map[string]running{}
+	for _, handler := range []string{snap, runc} {
+		p := runPod(t, handler)
+		r := running{p: p, c: p.startProbe("web"), ends: p.startShell("ends", forever)}
+		r.before = r.c.probe()
+		pods[handler] = r
+	}
+	pids := map[string]int{}
+	for handler, r := range pods {
+		pids[handler] = r.ends.pid()
+	}
+	if err := node.Kill(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	n := 0
-	for _, p := range all {
-		if len(p.Args) > 0 && strings.Contains(p.Args[0], "containerd-shim-") && strings.Contains(strings.Join(p.Args, " "), "-id "+id) {
-			n++
+	for handler, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+			t.Errorf("%s: %v", handler, err)
 		}
 	}
-	return n
-}
-
-// same says that processes are in the same namespace of a kind.
-func same(t *testing.T, kind string, pids ...int) bool {
-	t.Helper()
-	inodes := map[uint64]bool{}
-	for _, pid := range pids {
-		var st unix.Stat_t
-		if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), &st); err != nil {
-			t.Fatal(err)
-		}
-		inodes[st.Ino] = true
+	if err := node.Restart(testContext(t)); err != nil {
+		t.Fatal(err)
 	}
-	return len(inodes) == 1
+	for handler, r := range pods {
+		eventually(t, func() error {
+			_, err := runtime.PodSandboxStatus(testContext(t), r.p.id, false)
+			return err
+		})
+		if st, _ := r.p.status(); st.GetState() != runtimeapi.PodSandboxState_SANDBOX_READY {
+			t.Errorf("%s: the pod is %s", handler, st.GetState())
+		}
+		// Its exit code is 3, or 255: containerd takes a shim whose only task has
+		// ended for a leaked one, unless the exit is told to it before it looks.
+		r.ends.ended()
+		r.c.goesOn(r.before)
+		r.c.run("kill", "-USR1", "1")
+		r.c.logHas("signal user defined signal 1")
+		r.c.stop(20)
+		if st := r.c.ended(); st.GetExitCode() != 7 {
+			t.Errorf("%s: exit code %d", handler, st.GetExitCode())
+		}
+	}
 }
 
 // TestFeatures: what the kubelet is told that a handler can do.

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/containerd-snap/snap/test/harness"
 )
 
 // pod is a pod of a test, with the directory that a kubelet would keep for it.
@@ -295,20 +293,6 @@ func (c *container) run(args ...string) string {
 		c.t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, stderr)
 	}
 	return string(stdout)
-}
-
-// shim returns the process that is the parent of the process pid.
-func shimOf(t *testing.T, pid int) harness.Process {
-	t.Helper()
-	p, err := harness.ReadProcess(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := harness.ReadProcess(p.PPID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // each runs a test under our handler and under the stock one.
