@@ -306,7 +306,11 @@ func lay(base, over map[string]any) {
 func (c *Container) Destroy() error {
 	defer inherit.Guard()()
 	// The kernel takes a moment to empty a cgroup whose processes have died.
-	return retry(destroyAttempts, func() error { return c.c.Destroy() })
+	destroy := func() error { return retry(destroyAttempts, func() error { return c.c.Destroy() }) }
+	if _, err := os.Stat(c.spec.Bundle); err != nil || c.spec.OCI == nil || c.spec.OCI.Hooks == nil {
+		return destroy()
+	}
+	return onThread(func() error { return inBundle(c.spec.Bundle, destroy) })
 }
 
 const (
