@@ -28,7 +28,7 @@ func (e statusError) Error() string { return fmt.Sprintf("GET %s: %s", e.url, e.
 // anywhere.
 //
 // It speaks HTTP by itself: a request that asks for the connection's end needs nothing of
-// net/http, which would be a third of the shim's code and memory.
+// net/http, which every container's shim would carry.
 func get(ctx context.Context, t Target, page string) error {
 	u, err := url.Parse(page)
 	if err != nil {

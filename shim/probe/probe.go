@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"github.com/containerd-snap/snap/checkpoint/ready"
@@ -55,7 +56,8 @@ func Wait(ctx context.Context, t Target, p ready.Probe) error {
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() == nil || last == nil {
+		// That the time was over in the middle of a question says less than the answer before.
+		if last == nil || !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
 			last = err
 		}
 		select {

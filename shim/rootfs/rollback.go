@@ -52,7 +52,7 @@ func (r *Rootfs) SetBack(_ context.Context, dir string) (retErr error) {
 	if err := copyTree(r.aside(), dir); err != nil {
 		return err
 	}
-	if err := syncFS(r.aside()); err != nil {
+	if err := syncTree(r.aside()); err != nil {
 		return err
 	}
 	if err := unix.Setxattr(upper, formerXattr, []byte("1"), 0); err != nil {
@@ -128,16 +128,17 @@ func hasXattr(path, name string) (bool, error) {
 	return err == nil, err
 }
 
-// syncFS writes all of a file system to the disk: for a tree of new files that is one
-// wait instead of one for each.
-func syncFS(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return &os.PathError{Op: "syncfs", Path: dir, Err: err}
-	}
-	return nil
+// syncTree writes the files and directories below dir to the disk. Not the whole file
+// system: on a busy node others' writes would be waited for.
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() && !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
 }

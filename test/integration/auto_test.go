@@ -2,13 +2,18 @@ package integration
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
 
 	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/test/harness"
 )
 
@@ -26,13 +31,13 @@ func entries(t *testing.T, n *harness.Node) []checkpoint.Entry {
 		t.Fatal(err)
 	}
 	return slices.DeleteFunc(all, func(e checkpoint.Entry) bool {
-		return !strings.HasPrefix(e.Checkpoint.Source.Container, t.Name())
+		return !strings.HasPrefix(e.Checkpoint.Source.Container, strings.ReplaceAll(t.Name(), "/", ".")+"-")
 	})
 }
 
 // named gives a container a name that says of which test it is.
 func (w want) named(t *testing.T, name string) want {
-	w.id = t.Name() + "-" + name
+	w.id = strings.ReplaceAll(t.Name(), "/", ".") + "-" + name
 	return w
 }
 
@@ -157,5 +162,101 @@ func TestEvery(t *testing.T) {
 	}
 	if s := other.probe(); s.Token == before.Token {
 		t.Error("another container started from the resume point")
+	}
+}
+
+// TestReadyProbes captures programs that say in different ways that they are ready.
+func TestReadyProbes(t *testing.T) {
+	t.Parallel()
+	const later = "sleep 0.3; echo so far; touch /go; echo up and running; sleep 1000"
+	for name, w := range map[string]want{
+		"exec":  shell(later).annotate("ready", "exec:test -e /go"),
+		"file":  shell(later).annotate("ready", "file:/go"),
+		"log":   shell(later).annotate("ready", "log:^up and"),
+		"delay": shell(later).annotate("ready", "delay:700ms"),
+		"tcp":   probeOf().annotate("ready", "tcp://:7000"),
+		"http": shell("mkdir /www; echo hello >/www/index.html; exec httpd -f -p 8000 -h /www").
+			annotate("ready", "http://:8000/index.html").annotate("warm", "http://:8000/index.html*5"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t, shared, w.annotate("capture", "OnReady").named(t, "a"))
+			got := c.captured()
+			if got.Digest == "" || got.Error != "" {
+				t.Fatalf("the capture: %+v", got)
+			}
+			e := entries(t, shared)[0]
+			if since := e.Checkpoint.CreatedAt.Sub(c.record().At); strings.HasPrefix(w.args[len(w.args)-1], "sleep") && since < 300*time.Millisecond {
+				t.Errorf("captured %s after the start", since)
+			}
+			if c.status() != client.Running {
+				t.Errorf("the task is %s", c.status())
+			}
+		})
+	}
+}
+
+// TestCaptureFails: a program that is never ready goes on, and the next container with
+// its fingerprint does not try again at once.
+func TestCaptureFails(t *testing.T) {
+	t.Parallel()
+	w := probeOf().annotate("capture", "OnReady")
+	c := start(t, shared, w.annotate("ready", "file:/never").annotate("ready-timeout", "1s").named(t, "a"))
+	before := c.probe()
+	got := c.captured()
+	if !strings.Contains(got.Error, "not ready within ready-timeout, 1s") || !strings.Contains(got.Error, "/never") || got.NextTry.Before(time.Now()) {
+		t.Errorf("the capture: %+v", got)
+	}
+	c.goesOn(before)
+	next := start(t, shared, w.annotate("ready", "delay:1ms").named(t, "b")).captured()
+	if next.Digest != "" || !strings.Contains(next.Outcome, "it failed 1 times in a row") || !next.NextTry.Equal(got.NextTry) {
+		t.Errorf("the next capture: %+v", next)
+	}
+	if all := entries(t, shared); len(all) != 0 {
+		t.Errorf("%d checkpoints", len(all))
+	}
+}
+
+// TestEndedProgramIsForgotten: a program that came to its end begins anew.
+func TestEndedProgramIsForgotten(t *testing.T) {
+	t.Parallel()
+	w := shell("touch /began; while ! test -e /end; do sleep 0.1; done").annotate("capture", "Every=1s").named(t, "a")
+	c := start(t, shared, w)
+	if got := c.captured(); got.Digest == "" {
+		t.Fatalf("the capture: %+v", got)
+	}
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/end", c.pid()), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status := c.wait(); status != 0 {
+		t.Fatalf("status %d", status)
+	}
+	if all := entries(t, shared); len(all) != 0 {
+		t.Errorf("%d resume points of a program that has ended", len(all))
+	}
+}
+
+// TestCapturesExcludeOthers pauses, resumes and captures by hand a task that is captured
+// every second.
+func TestCapturesExcludeOthers(t *testing.T) {
+	t.Parallel()
+	c := start(t, shared, probeOf().annotate("capture", "Every=1s").named(t, "a"))
+	before := c.probe()
+	first := c.mustCapture(capture.Request{Name: "by-hand"})
+	for range 15 {
+		if err := c.task.Pause(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if err := c.task.Resume(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if e := c.mustCapture(capture.Request{Name: "by-hand", Replace: true}); e.Digest == first.Digest || e.Checkpoint.Kind != checkpoint.Template {
+			t.Errorf("taken anew: %+v", e)
+		}
+		c.goesOn(before)
+	}
+	if got := c.captured(); got.Error != "" {
+		t.Errorf("the last resume point: %+v", got)
 	}
 }
