@@ -25,7 +25,7 @@ const (
 	Listening Kind = ""
 	// TCP connects to a port.
 	TCP Kind = "tcp"
-	// HTTP gets a page; any status from 200 to 299 will do.
+	// HTTP gets a page, over TLS if its URL says so; any status from 200 to 299 will do.
 	HTTP Kind = "http"
 	// Exec runs a command in the container; it must end with status 0.
 	Exec Kind = "exec"
@@ -49,7 +49,7 @@ type Probe struct {
 }
 
 // ProbeGrammar says in words what ParseProbe takes.
-const ProbeGrammar = "tcp://[HOST]:PORT, http://[HOST]:PORT/PATH, exec:COMMAND, log:REGEXP, file:/PATH or delay:DURATION"
+const ProbeGrammar = "tcp://[HOST]:PORT, http(s)://[HOST]:PORT/PATH, exec:COMMAND, log:REGEXP, file:/PATH or delay:DURATION"
 
 // loopback is the host that is meant where none is named.
 const loopback = "127.0.0.1"
@@ -70,6 +70,9 @@ func ParseProbe(value string) (Probe, error) {
 		return Probe{}, errUnknown
 	}
 	p := Probe{Kind: Kind(kind), Text: rest}
+	if kind == schemeTLS {
+		p.Kind = HTTP
+	}
 	switch p.Kind {
 	case TCP:
 		address, ok := strings.CutPrefix(rest, "//")
@@ -100,14 +103,11 @@ func ParseProbe(value string) (Probe, error) {
 		p.Text = ""
 		return orNone(p, err)
 	}
-	if kind == "https" {
-		return Probe{}, errTLS
-	}
 	return Probe{}, errUnknown
 }
 
-// errTLS is a probe that would need what the shim does not link.
-var errTLS = errors.New("TLS is not spoken; ask by exec: with a program of the container's, or by tcp:")
+// schemeTLS is that of a page that is got over TLS.
+const schemeTLS = "https"
 
 func orNone(p Probe, err error) (Probe, error) {
 	if err != nil {
@@ -139,7 +139,7 @@ type Warm struct {
 }
 
 // WarmGrammar says in words what ParseWarm takes.
-const WarmGrammar = "http://[HOST]:PORT/PATH, and *COUNT (1 to 100000) to ask for more than one page"
+const WarmGrammar = "http(s)://[HOST]:PORT/PATH, and *COUNT (1 to 100000) to ask for more than one page"
 
 const maxTimes = 100_000
 
@@ -193,10 +193,10 @@ func parseAddress(value string) (string, error) {
 	return hostPort(u)
 }
 
-// parseURL reads http://[HOST]:PORT/PATH and puts in what may be left out.
+// parseURL reads http(s)://[HOST]:PORT/PATH and puts in what may be left out.
 func parseURL(value string) (string, error) {
 	u, err := url.Parse(value)
-	if err != nil || u.Scheme != "http" || u.Opaque != "" || u.User != nil {
+	if err != nil || u.Scheme != "http" && u.Scheme != schemeTLS || u.Opaque != "" || u.User != nil {
 		return "", errors.New("it is no URL of a page")
 	}
 	address, err := hostPort(u)

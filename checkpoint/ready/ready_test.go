@@ -35,7 +35,7 @@ func TestParseProbeRefuses(t *testing.T) {
 		"":                        "none of them",
 		"ready":                   "none of them",
 		"udp://:53":               "none of them",
-		"https://:443/":           "TLS is not spoken",
+		"https://:/":              "port",
 		"TCP://:80":               "none of them",
 		"tcp::80":                 "two slashes",
 		"tcp://":                  "port",

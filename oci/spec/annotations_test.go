@@ -96,10 +96,10 @@ func TestCaptureSettingsReject(t *testing.T) {
 		"capture=Every=":       "the duration is none; they read as 500ms, 90s or 1h30m; allowed is Never, OnReady or Every=DURATION",
 		"capture=Every=10":     "the duration is none",
 		"capture=Every=10ms":   "too short, the shortest is 1s",
-		"ready=port:80":        "it begins like none of them; allowed is tcp://[HOST]:PORT, http://[HOST]:PORT/PATH, exec:COMMAND, log:REGEXP, file:/PATH or delay:DURATION",
+		"ready=port:80":        "it begins like none of them; allowed is tcp://[HOST]:PORT, http(s)://[HOST]:PORT/PATH, exec:COMMAND, log:REGEXP, file:/PATH or delay:DURATION",
 		"ready=log:(":          "missing closing )",
 		"ready-timeout=soon":   "the duration is none",
-		"warm=http://:8000/*0": "the count is none; allowed is http://[HOST]:PORT/PATH, and *COUNT",
+		"warm=http://:8000/*0": "the count is none; allowed is http(s)://[HOST]:PORT/PATH, and *COUNT",
 		"resume-key=a b":       "a word of at most 255 bytes",
 	} {
 		key, value, _ := strings.Cut(annotation, "=")

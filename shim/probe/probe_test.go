@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -180,4 +182,22 @@ func FuzzOutput(f *testing.F) {
 			t.Fatalf("lines of %d and %d bytes", len(o.lines[0]), len(o.lines[1]))
 		}
 	})
+}
+
+// TestTLS: a page over TLS is one, whoever signed for it.
+func TestTLS(t *testing.T) {
+	answer := http.StatusServiceUnavailable
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(answer) }))
+	defer server.Close()
+	if err := wait(t, &program{}, server.URL+"/ready"); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("not ready: %v", err)
+	}
+	answer = http.StatusNoContent
+	if err := wait(t, &program{}, server.URL+"/ready"); err != nil {
+		t.Error(err)
+	}
+	plain, _ := serve(t, yes)
+	if err := wait(t, &program{}, "https://"+plain); err == nil {
+		t.Error("what speaks no TLS was taken for ready")
+	}
 }
