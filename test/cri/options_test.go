@@ -21,6 +21,7 @@ const (
 	wrong       = "snap-wrong"   // a key that does not exist
 	systemd     = "snap-systemd" // the systemd cgroup driver
 	runcSystemd = "runc-systemd"
+	eager       = "snap-eager" // captures may follow each other closely
 )
 
 // stateDir is where shims of the handler tuned keep their containers' state, and
@@ -44,6 +45,7 @@ func optionHandlers(dir string) ([]harness.Handler, error) {
 		{Name: fromFile, Runtime: harness.Runtime, Network: ptp, Options: fmt.Sprintf("ConfigPath = %q", file)},
 		{Name: wrong, Runtime: harness.Runtime, Network: ptp, Options: "SystemCgroup = true"},
 		{Name: systemd, Runtime: harness.Runtime, Network: ptp, Options: "SystemdCgroup = true"},
+		{Name: eager, Runtime: harness.Runtime, Network: bridge, Options: "capture.min_interval = \"1s\""},
 		{Name: runcSystemd, Runtime: "io.containerd.runc.v2", Network: ptp, Options: "SystemdCgroup = true"},
 	}, nil
 }

@@ -148,18 +148,20 @@ func TestRestoreAtRestart(t *testing.T) {
 	}
 }
 
+// annotate gives a pod annotations of ours, beside one that is none.
+func annotate(annotations map[string]string) func(*runtimeapi.PodSandboxConfig) {
+	return func(c *runtimeapi.PodSandboxConfig) {
+		c.Annotations = map[string]string{"example.com/other": "x"}
+		for k, v := range annotations {
+			c.Annotations[spec.Prefix+k] = v
+		}
+	}
+}
+
 // TestAnnotations: what a pod's annotations say reaches its containers, one of
 // them where they name it, and the sandbox is not disturbed.
 func TestAnnotations(t *testing.T) {
 	t.Parallel()
-	annotate := func(annotations map[string]string) func(*runtimeapi.PodSandboxConfig) {
-		return func(c *runtimeapi.PodSandboxConfig) {
-			c.Annotations = map[string]string{"example.com/other": "x"}
-			for k, v := range annotations {
-				c.Annotations[spec.Prefix+k] = v
-			}
-		}
-	}
 	first := runPod(t, snap)
 	web := first.startProbe("web")
 	before := web.probe()
