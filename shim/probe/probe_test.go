@@ -186,13 +186,14 @@ func FuzzOutput(f *testing.F) {
 
 // TestTLS: a page over TLS is one, whoever signed for it.
 func TestTLS(t *testing.T) {
-	answer := http.StatusServiceUnavailable
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(answer) }))
+	var answer atomic.Int64
+	answer.Store(http.StatusServiceUnavailable)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(answer.Load())) }))
 	defer server.Close()
 	if err := wait(t, &program{}, server.URL+"/ready"); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("not ready: %v", err)
 	}
-	answer = http.StatusNoContent
+	answer.Store(http.StatusNoContent)
 	if err := wait(t, &program{}, server.URL+"/ready"); err != nil {
 		t.Error(err)
 	}
