@@ -67,11 +67,20 @@ func removeAbandoned(path string) (bool, error) {
 	if !isAt(f, path) {
 		return false, nil // renamed into its place meanwhile
 	}
-	if err := os.RemoveAll(path); err != nil {
-		return false, err
+	// A CRIU outlives the shim that was killed over it for a moment, and writes on.
+	for end := time.Now().Add(stragglerTime); ; time.Sleep(stragglerTime / 20) {
+		err := os.RemoveAll(path)
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, unix.ENOTEMPTY) || time.Now().After(end) {
+			return false, err
+		}
 	}
-	return true, nil
 }
+
+// stragglerTime is how long a sweep waits for who still writes to an abandoned directory.
+const stragglerTime = time.Second
 
 // sweepPointers deletes what points to no entry, under the registry lock: a publication
 // writes its pointers before its entry.
