@@ -56,17 +56,17 @@ test-unit: setup ## unit tests with the race detector (root)
 
 test-integration: setup ## tests through containerd, with real containers (root)
 	$(MAKE) --no-print-directory build
-	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 20m ./test/integration/... ./test/pressure
-	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 10m -p 1 -parallel 6 ./test/parity ./test/failpoint/...
+	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 20m ./test/integration/... ./test/pressure
+	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m -p 1 -parallel 6 ./test/parity ./test/failpoint/...
 
 test-examples: setup ## the scripts below examples/ (root)
 	$(MAKE) --no-print-directory build
-	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 10m ./test/examples
+	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m ./test/examples
 
 test-cri: setup ## tests through Kubernetes' container runtime interface, with real pods (root)
 	@$(SETUP)/go-tools cni
 	$(MAKE) --no-print-directory build
-	cd test/cri && $(RUN) ../../tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 10m ./...
+	cd test/cri && $(RUN) GO='$(GO)' ../../tools/in-private-ns ../../tools/retest -tags seccomp -count=1 -timeout 10m ./...
 
 test-store-kills: ## kill -9 KILLS (500) processes that capture, pin and prune in one store
 	SNAP_STORE_KILLS='$(KILLS)' $(GO) test -count=1 -timeout 30m -v -run TestKilledWhilePruning ./checkpoint/store
