@@ -28,8 +28,16 @@ class Server(socketserver.ThreadingTCPServer):
 server = Server(("127.0.0.1", 9000), Feed)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 print("booted", flush=True)
-resync = threading.Event()
-signal.signal(signal.SIGHUP, lambda *_: resync.set())
+stale = False
+
+
+def resync(*_):
+    # Only a note: whatever the program is doing, it is in the middle of it.
+    global stale
+    stale = True
+
+
+signal.signal(signal.SIGHUP, resync)
 last = 0
 while True:
     with socket.create_connection(server.server_address) as feed:
@@ -37,7 +45,7 @@ while True:
         for line in feed.makefile("rb"):
             last = int(line)
     print("the feed ended at", last, flush=True)
-    while not resync.wait(0.1):
-        pass
-    resync.clear()
+    while not stale:
+        time.sleep(0.1)
+    stale = False
     print("resynced", flush=True)
