@@ -69,7 +69,7 @@ func FuzzDecide(f *testing.F) {
 		if d.Demanded != demanded {
 			t.Fatalf("demanded is %v in %+v", d.Demanded, d)
 		}
-		allowed := !req.Sandbox && req.Policy != spec.Never && len(req.Obstacles) == 0 && req.FreshRootfs &&
+		allowed := !req.Sandbox && req.Policy != spec.Never && len(req.Obstacles) == 0 &&
 			(req.Fingerprint[spec.FieldImage] != "" || req.Demanded != nil)
 		var best *checkpoint.Entry
 		for i, e := range considered {
@@ -105,6 +105,7 @@ func fits(req Request, e checkpoint.Entry, here checkpoint.HostFacts) bool {
 	sameKernel := was.Kernel == here.Kernel
 	newerKernel := age(was.Kernel) >= 0 && age(here.Kernel) >= age(was.Kernel)
 	return e.Checkpoint.Fingerprint.Key() == req.Fingerprint.Key() &&
+		req.FreshRootfs && // they are templates
 		was.Arch == here.Arch &&
 		here.CRIU > 0 && was.CRIU <= here.CRIU &&
 		(sameKernel || newerKernel) &&
