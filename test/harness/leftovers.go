@@ -89,7 +89,7 @@ func (n *Node) processes() ([]Process, error) {
 func (n *Node) owns(p Process) bool {
 	inCgroup := slices.ContainsFunc(p.Cgroups, func(line string) bool { return strings.Contains(line, ":/"+n.CgroupParent+"/") })
 	names := slices.ContainsFunc(p.Args, func(arg string) bool {
-		return arg == n.CgroupParent || strings.HasPrefix(arg, n.Dir+"/")
+		return arg == n.unique || strings.HasPrefix(arg, n.Dir+"/")
 	})
 	// What CRIU leaves when it is killed has neither, but the shim's environment.
 	inherits := slices.Contains(p.Env, envConfig+"="+n.SnapConfig())

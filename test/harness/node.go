@@ -47,6 +47,8 @@ type Node struct {
 	Dir string
 	// Namespace is the containerd namespace that the node works in.
 	Namespace string
+	// unique is a name that nothing else has: a process that is told it is the node's.
+	unique string
 	// CgroupParent is the cgroup of all its containers, a unique name below the
 	// root. It is the namespace, except on a node with CRI, where pods have to ask for it.
 	CgroupParent string
@@ -94,6 +96,7 @@ func Start(ctx context.Context, o Options) (_ *Node, retErr error) {
 	n := &Node{
 		Dir:          dir,
 		Namespace:    unique,
+		unique:       unique,
 		CgroupParent: unique,
 		Address:      filepath.Join(dir, "containerd.sock"),
 		Bin:          filepath.Join(dir, "bin"),
