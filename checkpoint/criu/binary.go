@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // ErrNotInstalled is returned by Find when PATH holds no criu.
@@ -48,7 +50,7 @@ func Find() (Binary, error) {
 	}
 	if err != nil {
 		return Binary{}, fmt.Errorf("find criu in PATH %q: %w (%w): install criu >= %s and put it into the PATH of containerd, which its shims inherit; `snapctl doctor` checks it",
-			os.Getenv("PATH"), ErrNotInstalled, err, FormatVersion(MinVersion))
+			os.Getenv("PATH"), ErrNotInstalled, err, checkpoint.FormatCRIU(MinVersion))
 	}
 	return Binary{Path: p}, nil
 }
@@ -94,15 +96,6 @@ func stderrOf(err error) string {
 		return ""
 	}
 	return ": " + clean(string(bytes.TrimSpace(exit.Stderr)))
-}
-
-// FormatVersion writes a version as CRIU does: 40201 is "4.2.1", 40200 is "4.2".
-func FormatVersion(v int) string {
-	s := fmt.Sprintf("%d.%d", v/10000, v/100%100)
-	if p := v % 100; p != 0 {
-		s += "." + strconv.Itoa(p)
-	}
-	return s
 }
 
 // parseVersion reads the output of `criu --version`: a line "Version: 4.1.1",
@@ -199,5 +192,5 @@ func (b Binary) remember(key string, v int) {
 	if b.CacheDir == "" {
 		return
 	}
-	_ = writeFile(filepath.Join(b.CacheDir, cacheName), []byte(key+" "+FormatVersion(v)+"\n"))
+	_ = writeFile(filepath.Join(b.CacheDir, cacheName), []byte(key+" "+checkpoint.FormatCRIU(v)+"\n"))
 }

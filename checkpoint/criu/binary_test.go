@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/containerd-snap/snap/checkpoint"
 )
 
 // fakeCRIU is a program that prints out and counts its runs in the file that it returns.
@@ -139,8 +141,8 @@ func FuzzParseVersion(f *testing.F) {
 		if v < 0 || v > 1_000_000 {
 			t.Fatalf("%d", v)
 		}
-		if again, err := parseNumber(FormatVersion(v)); err != nil || again != v {
-			t.Errorf("%d is written %q and read %d, %v", v, FormatVersion(v), again, err)
+		if again, err := parseNumber(checkpoint.FormatCRIU(v)); err != nil || again != v {
+			t.Errorf("%d is written %q and read %d, %v", v, checkpoint.FormatCRIU(v), again, err)
 		}
 	})
 }
