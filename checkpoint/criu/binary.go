@@ -122,7 +122,7 @@ func parseVersion(out []byte) (int, error) {
 		return 0, fmt.Errorf("no line \"Version: X.Y.Z\" in %q", clip(string(out), 200))
 	}
 	if git {
-		v += 100 - v%100
+		v = min(v+100-v%100, 999_999)
 	}
 	return v, nil
 }
@@ -145,6 +145,9 @@ func parseNumber(s string) (int, error) {
 			}
 		}
 		v = v*100 + int(n)
+	}
+	if v == 0 {
+		return 0, fmt.Errorf("version %q is no release of CRIU's", clip(s, 60))
 	}
 	return v, nil
 }

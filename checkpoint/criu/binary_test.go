@@ -118,6 +118,7 @@ func TestParseVersion(t *testing.T) {
 		"":                                         0,
 		"Version:":                                 0,
 		"Version: 4":                               0,
+		"Version: 0.0":                             0,
 		"Version: 4.100.1":                         0,
 		"Version: 4.1.1.1":                         0,
 		"Version: 4.-1":                            0,
@@ -133,6 +134,8 @@ func TestParseVersion(t *testing.T) {
 func FuzzParseVersion(f *testing.F) {
 	f.Add("Version: 4.1.1\nGitID: v4.1-57-g0\n")
 	f.Add("Version: 4.2-dev")
+	f.Add("Version: 0.0\n")
+	f.Add("Version: 99.99.99\nGitID: v0\n")
 	f.Fuzz(func(t *testing.T, out string) {
 		v, err := parseVersion([]byte(out))
 		if err != nil {
