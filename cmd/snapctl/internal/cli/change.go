@@ -13,8 +13,7 @@ import (
 )
 
 func (a *app) removeCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return a.eachCommand(removeOne, &cobra.Command{
 		Use:     "rm REF...",
 		Aliases: []string{"remove"},
 		Short:   "Remove registered checkpoints",
@@ -23,36 +22,50 @@ being restored is left alone; damaged ones are removed as others are. An error w
 one REF does not keep the others from being removed.`,
 		Example: `  snapctl rm web-ready
   snapctl rm 0123456 89abcde`,
-		Args:              atLeastOneRef,
-		ValidArgsFunction: a.completeRefs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.forEach(cmd, args, asJSON, removeOne)
-		},
-	}
-	changedJSON(cmd, &asJSON)
-	return cmd
+	})
 }
 
 func (a *app) clearCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return a.eachCommand(clearOne, &cobra.Command{
 		Use:   "clear REF...",
 		Short: "Lift the quarantine of checkpoints",
 		Long: fmt.Sprintf(`Forget the failed restores of registered checkpoints. After %d in a row a checkpoint is
 quarantined: no container starts from it, unless it names it, until this is done.`, checkpoint.QuarantineAfter),
-		Example:           `  snapctl clear web-ready`,
-		Args:              atLeastOneRef,
-		ValidArgsFunction: a.completeRefs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.forEach(cmd, args, asJSON, clearOne)
-		},
-	}
-	changedJSON(cmd, &asJSON)
-	return cmd
+		Example: `  snapctl clear web-ready`,
+	})
 }
 
-func changedJSON(cmd *cobra.Command, asJSON *bool) {
-	cmd.Flags().BoolVar(asJSON, "json", false, "print an array of {ref, digest, done, error}")
+func (a *app) pinCommand() *cobra.Command {
+	return a.eachCommand(pinOne, &cobra.Command{
+		Use:   "pin REF...",
+		Short: "Keep checkpoints from being removed",
+		Long: `Keep registered checkpoints from being removed, whatever the budgets, until they are
+unpinned. A pin survives kills and power cuts. Only root can remove the store's files
+by other means.`,
+		Example: `  snapctl pin web-ready`,
+	})
+}
+
+func (a *app) unpinCommand() *cobra.Command {
+	return a.eachCommand(unpinOne, &cobra.Command{
+		Use:     "unpin REF...",
+		Short:   "Let pinned checkpoints be removed again",
+		Long:    `Let checkpoints be removed again that were pinned: by rm, and where a budget is exceeded.`,
+		Example: `  snapctl unpin web-ready && snapctl rm web-ready`,
+	})
+}
+
+// eachCommand makes of cmd, which has its words, a command that does the same with
+// each of its arguments.
+func (a *app) eachCommand(do func(*store.Store, string) (changed, error), cmd *cobra.Command) *cobra.Command {
+	var asJSON bool
+	cmd.Args = atLeastOneRef
+	cmd.ValidArgsFunction = a.completeRefs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.forEach(cmd, args, asJSON, do)
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print an array of {ref, digest, done, error}")
+	return cmd
 }
 
 // changed is what became of one checkpoint: an element of the array that --json prints.
@@ -122,4 +135,26 @@ func clearOne(st *store.Store, ref string) (changed, error) {
 	}
 	c.said = fmt.Sprintf("cleared %s: it is chosen again where it fits", match.Ref(e))
 	return c, st.Clear(e.Digest)
+}
+
+// pinOne keeps a checkpoint from being removed.
+func pinOne(st *store.Store, ref string) (changed, error) {
+	e, err := st.Resolve(ref)
+	c := changed{Digest: e.Digest}
+	if err != nil {
+		return c, err
+	}
+	c.said = "pinned " + match.Ref(e)
+	return c, st.Pin(e.Digest)
+}
+
+// unpinOne lets a checkpoint be removed again.
+func unpinOne(st *store.Store, ref string) (changed, error) {
+	e, err := st.Resolve(ref)
+	c := changed{Digest: e.Digest}
+	if err != nil {
+		return c, err
+	}
+	c.said = "unpinned " + match.Ref(e)
+	return c, st.Unpin(e.Digest)
 }

@@ -6,8 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/containerd-snap/snap/checkpoint/match"
-	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/human"
 	"github.com/containerd-snap/snap/cmd/snapctl/internal/report"
 	"github.com/containerd-snap/snap/config"
@@ -121,60 +119,4 @@ func (f *textFlag[T, P]) set(to *T) {
 	if f.text != "" {
 		*to = f.value
 	}
-}
-
-func (a *app) pinCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "pin REF...",
-		Short: "Keep checkpoints from being removed",
-		Long: `Keep registered checkpoints from being removed, whatever the budgets, until they are
-unpinned. A pin survives kills and power cuts. Only root can remove the store's files
-by other means.`,
-		Example:           `  snapctl pin web-ready`,
-		Args:              atLeastOneRef,
-		ValidArgsFunction: a.completeRefs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.forEach(cmd, args, asJSON, pinOne)
-		},
-	}
-	changedJSON(cmd, &asJSON)
-	return cmd
-}
-
-func (a *app) unpinCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:               "unpin REF...",
-		Short:             "Let pinned checkpoints be removed again",
-		Long:              `Let checkpoints be removed again that were pinned: by rm, and where a budget is exceeded.`,
-		Example:           `  snapctl unpin web-ready && snapctl rm web-ready`,
-		Args:              atLeastOneRef,
-		ValidArgsFunction: a.completeRefs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.forEach(cmd, args, asJSON, unpinOne)
-		},
-	}
-	changedJSON(cmd, &asJSON)
-	return cmd
-}
-
-func pinOne(st *store.Store, ref string) (changed, error) {
-	e, err := st.Resolve(ref)
-	c := changed{Digest: e.Digest}
-	if err != nil {
-		return c, err
-	}
-	c.said = "pinned " + match.Ref(e)
-	return c, st.Pin(e.Digest)
-}
-
-func unpinOne(st *store.Store, ref string) (changed, error) {
-	e, err := st.Resolve(ref)
-	c := changed{Digest: e.Digest}
-	if err != nil {
-		return c, err
-	}
-	c.said = "unpinned " + match.Ref(e)
-	return c, st.Unpin(e.Digest)
 }
