@@ -60,10 +60,7 @@ func TestBoot(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
-	b := newBundle(t, "echo begun; exec sleep 1000")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, _, c, init := begin(t, "echo begun; exec sleep 1000")
 	for _, e := range []struct {
 		args []string
 		sig  unix.Signal
@@ -133,10 +130,7 @@ func TestFreezeAtOnce(t *testing.T) {
 }
 
 func TestUpdate(t *testing.T) {
-	b := newBundle(t, "echo begun; exec sleep 1000")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, _, c, init := begin(t, "echo begun; exec sleep 1000")
 	limit, pids := int64(64<<20), int64(50)
 	must(t, c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}))
 	must(t, c.Update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &pids}}))
@@ -206,10 +200,7 @@ func TestBootFails(t *testing.T) {
 }
 
 func TestIDIsTaken(t *testing.T) {
-	b := newBundle(t, "echo begun; exec sleep 1000")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, _, c, init := begin(t, "echo begun; exec sleep 1000")
 	if _, _, err := b.runtime.Boot(t.Context(), b.spec, newPipes(t).files); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("%v", err)
 	}
@@ -224,10 +215,7 @@ func TestIDIsTaken(t *testing.T) {
 // Remove, for a shim that died: of a running container, one that was never
 // released, one of which only the cgroup is left, and one that is gone.
 func TestRemove(t *testing.T) {
-	b := newBundle(t, "echo begun; sleep 1000 & exec sleep 1000")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, _, c, init := begin(t, "echo begun; sleep 1000 & exec sleep 1000")
 	must(t, c.Freeze())
 	must(t, b.runtime.Remove(b.spec))
 	if code := waitFor(t, init); code != 137 {
@@ -242,10 +230,7 @@ func TestRemove(t *testing.T) {
 	waitFor(t, init)
 	b.wantNothing()
 
-	b = newBundle(t, "echo begun; exec sleep 1000")
-	p = newPipes(t)
-	_, init = b.boot(p)
-	p.line(t)
+	b, _, _, init = begin(t, "echo begun; exec sleep 1000")
 	must(t, os.RemoveAll(filepath.Join(b.runtime.Root, b.spec.ID)))
 	must(t, b.runtime.Remove(b.spec))
 	waitFor(t, init)

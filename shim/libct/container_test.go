@@ -119,6 +119,15 @@ func (b *bundle) boot(p *pipes) (*Container, *Process) {
 	return c, proc
 }
 
+// begin boots a container of its own that has said its first line.
+func begin(t *testing.T, script string) (*bundle, *pipes, *Container, *Process) {
+	t.Helper()
+	b, p := newBundle(t, script), newPipes(t)
+	c, init := b.boot(p)
+	p.line(t)
+	return b, p, c, init
+}
+
 // remove is the last resort of a test that failed half way.
 func (b *bundle) remove() {
 	if err := b.runtime.Remove(b.spec); err != nil {

@@ -16,10 +16,7 @@ import (
 
 // The errors that are told apart.
 func TestContractErrors(t *testing.T) {
-	b := newBundle(t, "echo begun; read line")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, p, c, init := begin(t, "echo begun; read line")
 	cfg, err := b.spec.config()
 	must(t, err)
 	for name, e := range map[string]struct{ err, want error }{

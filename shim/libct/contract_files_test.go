@@ -110,10 +110,7 @@ func TestContractDescriptors(t *testing.T) {
 
 // CRIU reads the file that the container's label names during a call, and no other.
 func TestContractCRIUConfig(t *testing.T) {
-	b := newBundle(t, "echo begun; exec sleep 1000")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, _, c, init := begin(t, "echo begun; exec sleep 1000")
 	must(t, os.WriteFile(filepath.Join(b.spec.Bundle, CRIUConfigFile), []byte("no-such-option\n"), 0o600))
 	d := Dump{Images: Images{Dir: t.TempDir(), Work: t.TempDir()}}
 	if err := c.Dump(t.Context(), d); err == nil {
@@ -127,10 +124,7 @@ func TestContractCRIUConfig(t *testing.T) {
 
 // CRIU's title names the dump and the process, by which killDump finds it.
 func TestContractDumpTitle(t *testing.T) {
-	b := newBundle(t, "echo begun; exec sleep 1000")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, _, c, init := begin(t, "echo begun; exec sleep 1000")
 	b.configureCRIU()
 	done := make(chan error, 1)
 	go func() { done <- c.Dump(t.Context(), Dump{Images: Images{Dir: t.TempDir(), Work: t.TempDir()}}) }()
@@ -160,10 +154,7 @@ func TestContractDumpTitle(t *testing.T) {
 
 // A killed CRIU's held tree, and one that is frozen, can be killed by the cgroup.
 func TestContractKillFrozen(t *testing.T) {
-	b := newBundle(t, "sleep 1000 & echo begun; exec sleep 1000")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, _, c, init := begin(t, "sleep 1000 & echo begun; exec sleep 1000")
 	must(t, c.Freeze())
 	must(t, c.c.Signal(unix.SIGKILL))
 	if code := waitFor(t, init); code != 137 {

@@ -65,10 +65,7 @@ func TestFirstThreadStays(t *testing.T) {
 
 // What a view of a container shares with others, and what waits for what.
 func TestContractViews(t *testing.T) {
-	b := newBundle(t, "echo begun; exec sleep 1000")
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, _, c, init := begin(t, "echo begun; exec sleep 1000")
 
 	// Dump gives a loaded container's network namespace a path, and lets
 	// Checkpoint see it: Config returns a copy that shares its namespaces.

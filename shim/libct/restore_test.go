@@ -19,10 +19,7 @@ const counter = "n=0; echo ready; while read line; do n=$((n+1)); echo $line $n;
 // checkpointed is a container that has counted to one, and its images.
 func checkpointed(t *testing.T, d Dump) (*bundle, Dump) {
 	t.Helper()
-	b := newBundle(t, counter)
-	p := newPipes(t)
-	c, init := b.boot(p)
-	p.line(t)
+	b, p, c, init := begin(t, counter)
 	p.send(t, "first")
 	if s := p.line(t); s != "first 1" {
 		t.Fatalf("%q", s)
