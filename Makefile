@@ -133,7 +133,7 @@ clean: ## remove what was built here
 	rm -rf bin out
 
 distclean: clean ## also remove what setup installed
-	rm -rf $(addprefix '$(TOOLS)'/,apt bin cni criu images stamps .lock)
+	rm -rf $(addprefix '$(TOOLS)'/,apt bin cni criu images lib stamps .lock)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -316,3 +316,23 @@ func TestOOMOfClone(t *testing.T) {
 		t.Errorf("status of the original: %s", s)
 	}
 }
+
+// TestRestoreOtherUser: a program of another user than root. Where root lacks CAP_SYS_RESOURCE,
+// as in many containers, the set-up sees to it that CRIU can capture it.
+func TestRestoreOtherUser(t *testing.T) {
+	t.Parallel()
+	w := shell("i=0; while :; do echo count $i; i=$((i+1)); sleep 0.1; done", oci.WithUserID(1000), oci.WithCapabilities(nil))
+	original := start(t, shared, w)
+	original.out.waitFor(t, "count 3\n")
+	e := original.mustCapture(capture.Request{})
+	clone := start(t, shared, w)
+	clone.mustRestored(e)
+	clone.out.waitFor(t, "count 20\n")
+	if strings.Contains(clone.out.String(), "count 0\n") {
+		t.Errorf("the clone began anew: %q", clone.out)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", clone.pid()))
+	if err != nil || !strings.Contains(string(status), "\nUid:\t1000\t1000\t1000\t1000\n") {
+		t.Errorf("the clone's ids: %s%v", status, err)
+	}
+}
