@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/test/measure"
 )
 
 // askInterval is the pause between two questions of the client that goes on
@@ -37,7 +38,7 @@ func goOnAsking(ctx context.Context, l life) *client {
 	go func() {
 		defer close(c.done)
 		for ctx.Err() == nil {
-			a, err := l.program.ask(ctx)
+			a, err := l.program.Ask(ctx)
 			switch {
 			case err != nil && ctx.Err() != nil:
 				return
@@ -71,12 +72,12 @@ func showCapture(ctx context.Context, d *demo) (string, error) {
 	defer cancel()
 	c := goOnAsking(ctx, d.cold)
 	began := time.Now()
-	running, kill := toTheEnd(ctx, captureTimeout)
+	running, kill := measure.ToTheEnd(ctx, captureTimeout)
 	defer kill()
 	out, err := d.node.Snapctl(running, "create", coldID, "--name", checkpointName, "--json")
 	took := time.Since(began)
 	// One more answer proves that it goes on.
-	last, askErr := d.cold.program.ask(ctx)
+	last, askErr := d.cold.program.Ask(ctx)
 	samples, clientErr := c.finish()
 	if err := errors.Join(err, clientErr, askErr); err != nil {
 		return "", err
@@ -90,9 +91,9 @@ func showCapture(ctx context.Context, d *demo) (string, error) {
 	if d.captured, ok = nextAfter(samples, e.Checkpoint.CreatedAt); !ok {
 		return "", fmt.Errorf("capture %s: its client has no answers from before and after %s", coldID, e.Checkpoint.CreatedAt)
 	}
-	d.figures.CaptureMS = milliseconds(took)
+	d.figures.CaptureMS = measure.Milliseconds(took)
 	d.figures.PauseMS = e.Checkpoint.Timing.PauseMS
-	d.figures.ClientGapMS = milliseconds(longestGap(samples))
+	d.figures.ClientGapMS = measure.Milliseconds(longestGap(samples))
 	d.figures.Program.CheckpointMB = float64(e.Checkpoint.Bytes()) / 1e6
 	list, err := d.node.Snapctl(ctx, "ls")
 	if err != nil {
@@ -100,5 +101,5 @@ func showCapture(ctx context.Context, d *demo) (string, error) {
 	}
 	d.progress.note("snapctl ls", list.Stdout)
 	return fmt.Sprintf("registered after %s; it stood still for %s and answered %d questions, the last as number %d",
-		duration(d.figures.CaptureMS), duration(d.figures.PauseMS), len(samples), last.Counter), nil
+		measure.Duration(d.figures.CaptureMS), measure.Duration(d.figures.PauseMS), len(samples), last.Counter), nil
 }

@@ -9,14 +9,13 @@ import (
 	"time"
 
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/measure"
 )
 
 // How long a step may take before it has failed: many times what it takes.
 const (
 	setupTimeout   = 3 * time.Minute
-	startTimeout   = 2 * time.Minute
 	captureTimeout = 2 * time.Minute
-	commandTimeout = time.Minute
 )
 
 // The ids of the containers, and the name of the checkpoint.
@@ -90,7 +89,7 @@ func keepLog(out string, log io.Reader) error {
 		return fmt.Errorf("keep the log: %w", err)
 	}
 	name := out + ".log"
-	if err := writeFile(name, data); err != nil {
+	if err := measure.WriteFile(name, data); err != nil {
 		return fmt.Errorf("keep the log: %w", err)
 	}
 	return fmt.Errorf("the log of containerd and its shims is in %s", name)
@@ -104,7 +103,7 @@ func (d *demo) begin(ctx context.Context) (string, error) {
 	if d.node, err = harness.Start(ctx, harness.Options{}); err != nil {
 		return "", err
 	}
-	if d.figures.Host, err = d.host(ctx); err != nil {
+	if d.figures.Host, err = measure.HostOf(ctx, d.node); err != nil {
 		return "", err
 	}
 	h := d.figures.Host
@@ -118,23 +117,6 @@ func (d *demo) showAll(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// toTheEnd is the context of a command that makes or removes something. It is
-// not interrupted: what is killed halfway leaves half of that behind.
-func toTheEnd(ctx context.Context, deadline time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), deadline)
-}
-
-// remove ends and deletes a container with its task.
-func (d *demo) remove(ctx context.Context, id string) error {
-	ctx, cancel := toTheEnd(ctx, commandTimeout)
-	defer cancel()
-	if _, err := d.node.Ctr(ctx, "tasks", "delete", "--force", id); err != nil {
-		return err
-	}
-	_, err := d.node.Ctr(ctx, "containers", "delete", id)
-	return err
 }
 
 // end stops the node and verifies that nothing of it is left.

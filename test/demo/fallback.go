@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/measure"
 )
 
 // showFallback starts the program where the only checkpoint is damaged: a flipped
@@ -37,19 +38,19 @@ func showFallback(ctx context.Context, d *demo) (_ string, retErr error) {
 	if err := d.fellBack(ctx, l); err != nil {
 		return "", err
 	}
-	d.figures.FallbackMS = milliseconds(l.took)
+	d.figures.FallbackMS = measure.Milliseconds(l.took)
 	out, err := d.node.Snapctl(ctx, "explain", fallbackID)
 	if err != nil {
 		return "", err
 	}
 	start, _, _ := strings.Cut(out.Stdout, "\n\n")
 	d.progress.note("snapctl explain "+fallbackID, start)
-	return fmt.Sprintf("one bit of %s flipped: it booted instead, first answer after %s", name, duration(d.figures.FallbackMS)), d.remove(ctx, fallbackID)
+	return fmt.Sprintf("one bit of %s flipped: it booted instead, first answer after %s", name, measure.Duration(d.figures.FallbackMS)), measure.Remove(ctx, d.node, fallbackID)
 }
 
 // fellBack verifies that a restore was tried, and that the program booted.
 func (d *demo) fellBack(ctx context.Context, l life) error {
-	s, err := d.explain(ctx, l.id)
+	s, err := measure.Explain(ctx, d.node, l.id)
 	if err != nil {
 		return err
 	}

@@ -1,20 +1,6 @@
 package main
 
-import (
-	"context"
-	"encoding/json"
-	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/containerd-snap/snap/checkpoint"
-	"github.com/containerd-snap/snap/checkpoint/criu"
-)
+import "github.com/containerd-snap/snap/test/measure"
 
 // figures is what the demo measured. Times are milliseconds, from before a
 // command to the program's first answer where nothing else is said.
@@ -38,7 +24,7 @@ type figures struct {
 	StockRestoreRunsMS []float64 `json:"stock_restore_runs_ms"`
 
 	Program programFacts `json:"program"`
-	Host    hostFacts    `json:"host"`
+	Host    measure.Host `json:"host"`
 }
 
 // programFacts says what was captured. Sizes are in units of a million bytes.
@@ -47,59 +33,4 @@ type programFacts struct {
 	Words        int     `json:"words"`
 	RSSMB        float64 `json:"rss_mb"`
 	CheckpointMB float64 `json:"checkpoint_mb"`
-}
-
-// hostFacts says on what it was measured.
-type hostFacts struct {
-	At         time.Time `json:"at"`
-	Kernel     string    `json:"kernel"`
-	Arch       string    `json:"arch"`
-	CPUs       int       `json:"cpus"`
-	Containerd string    `json:"containerd"`
-	CRIU       string    `json:"criu"`
-	Snap       string    `json:"snap"`
-}
-
-// host asks the machine and the programs.
-func (d *demo) host(ctx context.Context) (hostFacts, error) {
-	h := hostFacts{At: time.Now().UTC().Truncate(time.Second), Arch: runtime.GOARCH, CPUs: runtime.NumCPU()}
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return h, fmt.Errorf("ask for the kernel's release: %w", err)
-	}
-	h.Kernel = unix.ByteSliceToString(u.Release[:])
-	v, err := d.node.Client().Version(ctx)
-	if err != nil {
-		return h, fmt.Errorf("ask containerd for its version: %w", err)
-	}
-	h.Containerd = v.Version
-	out, err := d.node.Snapctl(ctx, "version")
-	if err != nil {
-		return h, err
-	}
-	h.Snap = strings.TrimPrefix(strings.TrimSpace(out.Stdout), "snapctl ")
-	bin, err := criu.Find()
-	if err != nil {
-		return h, err
-	}
-	n, err := bin.Version(ctx)
-	h.CRIU = checkpoint.FormatCRIU(n)
-	return h, err
-}
-
-// write puts the figures into a file, as JSON.
-func (f figures) write(name string) error {
-	data, err := json.MarshalIndent(f, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode the figures: %w", err)
-	}
-	return writeFile(name, append(data, '\n'))
-}
-
-// writeFile writes a file and makes its directory.
-func writeFile(name string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(name, data, 0o644)
 }

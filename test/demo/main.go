@@ -21,6 +21,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/test/measure"
 )
 
 func main() {
@@ -78,7 +80,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := f.write(s.out); err != nil {
+	if err := measure.WriteJSON(s.out, f); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "\n%s\nThese figures and more are in %s.\n", f.table(), s.out)

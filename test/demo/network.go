@@ -83,25 +83,3 @@ func (d *demo) networksGone() error {
 	}
 	return nil
 }
-
-// setLoopbackUp sets up the loopback device in the network namespace of process
-// pid; the kernel then gives it its addresses.
-func setLoopbackUp(pid int) error {
-	err := harness.InNetNS(pid, func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		ifr, err := unix.NewIfreq("lo")
-		if err != nil {
-			return err
-		}
-		ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-		return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
-	})
-	if err != nil {
-		return fmt.Errorf("set up the loopback device of process %d: %w", pid, err)
-	}
-	return nil
-}

@@ -60,13 +60,3 @@ func TestNetworkHeldUnderAnOldNumber(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestSetLoopbackUp(t *testing.T) {
-	pid, _ := inNewNetwork(t)
-	if err := setLoopbackUp(pid); err != nil {
-		t.Error(err)
-	}
-	if err := setLoopbackUp(1 << 30); err == nil {
-		t.Error("set up the loopback device of no process")
-	}
-}

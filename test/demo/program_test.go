@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,15 +8,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/containerd-snap/snap/test/search"
 )
 
 // replies answers requests in the place of a program.
 type replies func(n int) (status int, body string, err error)
 
-func (r replies) program() *program {
+func (r replies) program() *search.Program {
 	n := 0
-	return &program{&http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+	return &search.Program{HTTP: &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
 		n++
 		status, body, err := r(n)
 		if err != nil {
@@ -36,32 +35,9 @@ func counting(n int) (int, string, error) {
 	return http.StatusOK, fmt.Sprintf(`{"boot_id": "b", "counter": %d, "answer": {"matches": 1}}`, n), nil
 }
 
-func TestAsk(t *testing.T) {
-	refused := errors.New("refused")
-	for name, tc := range map[string]struct {
-		replies replies
-		want    string
-	}{
-		"answers":   {counting, ""},
-		"not ready": {func(int) (int, string, error) { return http.StatusServiceUnavailable, "", nil }, "status"},
-		"nobody":    {func(int) (int, string, error) { return 0, "", refused }, "refused"},
-		"nonsense":  {func(int) (int, string, error) { return http.StatusOK, "<html>", nil }, `"<html>"`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			a, err := tc.replies.program().ask(t.Context())
-			switch {
-			case tc.want == "" && (err != nil || a.BootID != "b" || a.Counter != 1 || string(a.Result) != `{"matches": 1}`):
-				t.Errorf("answer %+v, error %v", a, err)
-			case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
-				t.Errorf("error %v, want one with %q", err, tc.want)
-			}
-		})
-	}
-}
-
 func TestClientGoesOnAsking(t *testing.T) {
 	enough := make(chan struct{})
-	l := life{id: "x", first: answer{BootID: "b"}, program: replies(func(n int) (int, string, error) {
+	l := life{id: "x", first: search.Answer{BootID: "b"}, program: replies(func(n int) (int, string, error) {
 		if n == 3 {
 			close(enough)
 		}
@@ -86,7 +62,7 @@ func TestClientFails(t *testing.T) {
 		"another life": func(int) (int, string, error) { return http.StatusOK, `{"boot_id": "c", "counter": 1}`, nil },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := life{id: "x", first: answer{BootID: "b"}, program: replies(func(n int) (int, string, error) {
+			l := life{id: "x", first: search.Answer{BootID: "b"}, program: replies(func(n int) (int, string, error) {
 				if n == 1 {
 					return counting(n)
 				}
@@ -99,28 +75,6 @@ func TestClientFails(t *testing.T) {
 				t.Errorf("%d samples, error %v", len(samples), err)
 			}
 		})
-	}
-}
-
-func TestPoll(t *testing.T) {
-	n := 0
-	if err := poll(t.Context(), func() (bool, error) { n++; return n == 3, nil }); err != nil || n != 3 {
-		t.Errorf("polled %d times, error %v", n, err)
-	}
-	broken := errors.New("broken")
-	if err := poll(t.Context(), func() (bool, error) { return false, broken }); !errors.Is(err, broken) {
-		t.Errorf("error %v, want %v", err, broken)
-	}
-	cause := errors.New("the command failed")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	err := poll(ctx, func() (bool, error) { cancel(cause); return false, ctx.Err() })
-	if !errors.Is(err, cause) {
-		t.Errorf("error %v, want %v", err, cause)
-	}
-	ctx, stop := context.WithTimeout(t.Context(), time.Millisecond)
-	defer stop()
-	if err := poll(ctx, func() (bool, error) { return false, nil }); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v, want that the deadline passed", err)
 	}
 }
 

@@ -3,11 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/measure"
 )
 
 // showRestore starts the program with the command that booted it before.
@@ -25,20 +25,20 @@ func showRestore(ctx context.Context, d *demo) (string, error) {
 		if err := d.goesOn(l); err != nil {
 			return "", err
 		}
-		d.figures.RestoredRunsMS = append(d.figures.RestoredRunsMS, milliseconds(l.took))
-		if err := d.remove(ctx, id); err != nil {
+		d.figures.RestoredRunsMS = append(d.figures.RestoredRunsMS, measure.Milliseconds(l.took))
+		if err := measure.Remove(ctx, d.node, id); err != nil {
 			return "", err
 		}
 		last = l
 	}
-	d.figures.RestoredMS = median(d.figures.RestoredRunsMS)
+	d.figures.RestoredMS = measure.Median(d.figures.RestoredRunsMS)
 	return fmt.Sprintf("first answer after %s; the same life: boot id %.8s, answer number %d, and the capture fell between numbers %d and %d",
-		durations(d.figures.RestoredRunsMS), last.first.BootID, last.first.Counter, d.captured.from-1, d.captured.to-1), nil
+		measure.Durations(d.figures.RestoredRunsMS), last.first.BootID, last.first.Counter, d.captured.from-1, d.captured.to-1), nil
 }
 
 // isRestored verifies that the start was a restore from the demo's checkpoint.
 func (d *demo) isRestored(ctx context.Context, l life) error {
-	s, err := d.explain(ctx, l.id)
+	s, err := measure.Explain(ctx, d.node, l.id)
 	if err != nil {
 		return err
 	}
@@ -66,21 +66,4 @@ func (d *demo) answersAlike(l life) error {
 		return fmt.Errorf("%s answers %s, and %s did %s", l.id, l.first.Result, coldID, d.cold.first.Result)
 	}
 	return nil
-}
-
-// explain returns the record of a task's start.
-func (d *demo) explain(ctx context.Context, id string) (checkpoint.Start, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
-	var x struct {
-		Start checkpoint.Start `json:"start"`
-	}
-	out, err := d.node.Snapctl(ctx, "explain", id, "--json")
-	if err != nil {
-		return x.Start, err
-	}
-	if err := json.Unmarshal([]byte(out.Stdout), &x); err != nil {
-		return x.Start, fmt.Errorf("read what snapctl explain printed: %w", err)
-	}
-	return x.Start, nil
 }

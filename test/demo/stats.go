@@ -5,22 +5,6 @@ import (
 	"time"
 )
 
-// median is the middle of the values, or the mean of the two in the middle; 0 of none.
-func median(values []float64) float64 {
-	n := len(values)
-	if n == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	if n%2 == 1 {
-		return sorted[n/2]
-	}
-	return (sorted[n/2-1] + sorted[n/2]) / 2
-}
-
-// milliseconds is a duration as the figures have it, to the microsecond.
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
 // longestGap is the longest time between two answers; samples are in order of time.
 func longestGap(samples []sample) time.Duration {
 	var longest time.Duration

@@ -1,27 +1,9 @@
 package main
 
 import (
-	"slices"
 	"testing"
 	"time"
 )
-
-func TestMedian(t *testing.T) {
-	for _, tc := range []struct {
-		values []float64
-		want   float64
-	}{
-		{nil, 0}, {[]float64{3}, 3}, {[]float64{4, 1}, 2.5}, {[]float64{9, 1, 2}, 2}, {[]float64{8, 1, 4, 2}, 3},
-	} {
-		before := slices.Clone(tc.values)
-		if got := median(tc.values); got != tc.want {
-			t.Errorf("median(%v) = %v, want %v", tc.values, got, tc.want)
-		}
-		if !slices.Equal(before, tc.values) {
-			t.Errorf("median sorted its argument: %v", tc.values)
-		}
-	}
-}
 
 // answersAt are samples with counters from 1, at milliseconds after begin.
 func answersAt(begin time.Time, ms ...int) []sample {

@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/measure"
 )
 
 const (
-	stockRuntime = "io.containerd.runc.v2"
-	stockShim    = "containerd-shim-runc-v2"
+	stockShim = "containerd-shim-runc-v2"
 	// stockCheckpoint is the image that holds the stock runtime's checkpoint.
 	stockCheckpoint = "localhost/snap/stock-checkpoint:1"
 )
@@ -25,11 +25,11 @@ func showStock(ctx context.Context, d *demo) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	l, err := d.start(ctx, stockID, runCommand(stockID, "--runtime", stockRuntime, "--runc-binary", runc), nil)
+	l, err := d.start(ctx, stockID, runCommand(stockID, "--runtime", measure.StockRuntime, "--runc-binary", runc), nil)
 	if err != nil {
 		return "", err
 	}
-	d.figures.StockColdMS = milliseconds(l.took)
+	d.figures.StockColdMS = measure.Milliseconds(l.took)
 	if err := d.stockCapture(ctx); err != nil {
 		return "", err
 	}
@@ -37,35 +37,35 @@ func showStock(ctx context.Context, d *demo) (string, error) {
 		id := fmt.Sprintf("%s-%d", stockID, n+1)
 		// runc leaves the network's configuration out of its checkpoints: without
 		// somebody's help a restored program cannot be reached, even on lo.
-		r, err := d.start(ctx, id, []string{"containers", "restore", "--rw", "--live", id, stockCheckpoint}, setLoopbackUp)
+		r, err := d.start(ctx, id, []string{"containers", "restore", "--rw", "--live", id, stockCheckpoint}, harness.SetLoopbackUp)
 		if err != nil {
 			return "", err
 		}
 		if r.first.BootID != l.first.BootID {
 			return "", fmt.Errorf("%s answers with boot id %s, not with %s of the captured program", id, r.first.BootID, l.first.BootID)
 		}
-		d.figures.StockRestoreRunsMS = append(d.figures.StockRestoreRunsMS, milliseconds(r.took))
-		if err := d.remove(ctx, id); err != nil {
+		d.figures.StockRestoreRunsMS = append(d.figures.StockRestoreRunsMS, measure.Milliseconds(r.took))
+		if err := measure.Remove(ctx, d.node, id); err != nil {
 			return "", err
 		}
 	}
-	d.figures.StockRestoreMS = median(d.figures.StockRestoreRunsMS)
+	d.figures.StockRestoreMS = measure.Median(d.figures.StockRestoreRunsMS)
 	d.progress.note("runc restores no network configuration: for each restore the demo sets up lo", "")
 	return fmt.Sprintf("boot %s, capture %s, restore %s",
-		duration(d.figures.StockColdMS), duration(d.figures.StockCaptureMS), durations(d.figures.StockRestoreRunsMS)), nil
+		measure.Duration(d.figures.StockColdMS), measure.Duration(d.figures.StockCaptureMS), measure.Durations(d.figures.StockRestoreRunsMS)), nil
 }
 
 // stockCapture takes the checkpoint and removes the container: its restored
 // copies shall have the machine to themselves.
 func (d *demo) stockCapture(ctx context.Context) error {
-	running, kill := toTheEnd(ctx, captureTimeout)
+	running, kill := measure.ToTheEnd(ctx, captureTimeout)
 	defer kill()
 	began := time.Now()
 	if _, err := d.node.Ctr(running, "containers", "checkpoint", "--rw", "--task", stockID, stockCheckpoint); err != nil {
 		return err
 	}
-	d.figures.StockCaptureMS = milliseconds(time.Since(began))
-	return d.remove(ctx, stockID)
+	d.figures.StockCaptureMS = measure.Milliseconds(time.Since(began))
+	return measure.Remove(ctx, d.node, stockID)
 }
 
 // addStock puts the stock shim on the PATH of the node's containerd, and returns

@@ -2,8 +2,9 @@ package main
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
+
+	"github.com/containerd-snap/snap/test/measure"
 )
 
 // row is a line of the table.
@@ -17,15 +18,15 @@ func (f figures) table() string {
 	}
 	rows := []row{
 		{"to the program's first answer", "", "a boot takes"},
-		{"  boot", duration(f.ColdMS), ""},
-		{"  restore" + runs, duration(f.RestoredMS), times(f.ColdMS, f.RestoredMS)},
-		{"  stock restore" + runs, duration(f.StockRestoreMS), times(f.ColdMS, f.StockRestoreMS)},
-		{"  boot after a failed restore", duration(f.FallbackMS), times(f.ColdMS, f.FallbackMS)},
+		{"  boot", measure.Duration(f.ColdMS), ""},
+		{"  restore" + runs, measure.Duration(f.RestoredMS), times(f.ColdMS, f.RestoredMS)},
+		{"  stock restore" + runs, measure.Duration(f.StockRestoreMS), times(f.ColdMS, f.StockRestoreMS)},
+		{"  boot after a failed restore", measure.Duration(f.FallbackMS), times(f.ColdMS, f.FallbackMS)},
 		{},
 		{"to the registered checkpoint", "", ""},
-		{"  capture", duration(f.CaptureMS), fmt.Sprintf("of %.0f MB resident memory", f.Program.RSSMB)},
-		{"    the program stood still", duration(f.PauseMS), "its client waited " + duration(f.ClientGapMS)},
-		{"  stock capture", duration(f.StockCaptureMS), ""},
+		{"  capture", measure.Duration(f.CaptureMS), fmt.Sprintf("of %.0f MB resident memory", f.Program.RSSMB)},
+		{"    the program stood still", measure.Duration(f.PauseMS), "its client waited " + measure.Duration(f.ClientGapMS)},
+		{"  stock capture", measure.Duration(f.StockCaptureMS), ""},
 	}
 	var b strings.Builder
 	for _, r := range rows {
@@ -33,46 +34,9 @@ func (f figures) table() string {
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 	fmt.Fprintf(&b, "\nA restore is %s times as fast as a boot, and %s times as fast as a stock restore.\n",
-		ratio(f.ColdMS, f.RestoredMS), ratio(f.StockRestoreMS, f.RestoredMS))
+		measure.Ratio(f.ColdMS, f.RestoredMS), measure.Ratio(f.StockRestoreMS, f.RestoredMS))
 	return b.String()
 }
 
 // times says how often the time part goes into whole.
-func times(whole, part float64) string { return ratio(whole, part) + " times as long" }
-
-// ratio writes whole/part with two digits at least; "?" if that is not known.
-func ratio(whole, part float64) string {
-	if whole <= 0 || part <= 0 {
-		return "?"
-	}
-	r := whole / part
-	if r < 9.95 {
-		return strconv.FormatFloat(r, 'f', 1, 64)
-	}
-	return strconv.FormatFloat(r, 'f', 0, 64)
-}
-
-// duration writes milliseconds with three digits, as "4.71 ms", "212 ms" or "5.12 s".
-func duration(ms float64) string {
-	unit := "ms"
-	if ms >= 999.5 {
-		ms, unit = ms/1000, "s"
-	}
-	digits := 2
-	switch {
-	case ms >= 99.95:
-		digits = 0
-	case ms >= 9.995:
-		digits = 1
-	}
-	return strconv.FormatFloat(ms, 'f', digits, 64) + " " + unit
-}
-
-// durations writes several, as "212 ms, 198 ms".
-func durations(ms []float64) string {
-	all := make([]string, len(ms))
-	for i, v := range ms {
-		all[i] = duration(v)
-	}
-	return strings.Join(all, ", ")
-}
+func times(whole, part float64) string { return measure.Ratio(whole, part) + " times as long" }

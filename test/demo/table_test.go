@@ -37,28 +37,3 @@ func TestTable(t *testing.T) {
 		})
 	}
 }
-
-func TestDuration(t *testing.T) {
-	for ms, want := range map[float64]string{
-		0: "0.00 ms", 0.42: "0.42 ms", 4.714: "4.71 ms", 9.996: "10.0 ms", 31.84: "31.8 ms",
-		99.96: "100 ms", 175.2: "175 ms", 999.4: "999 ms", 999.6: "1.00 s", 2531: "2.53 s", 61000: "61.0 s",
-	} {
-		if got := duration(ms); got != want {
-			t.Errorf("duration(%v) = %q, want %q", ms, got, want)
-		}
-	}
-}
-
-func TestRatio(t *testing.T) {
-	for _, tc := range []struct {
-		whole, part float64
-		want        string
-	}{
-		{4712, 210, "22"}, {846, 210, "4.0"}, {9.94, 1, "9.9"}, {9.96, 1, "10"}, {1, 2, "0.5"},
-		{0, 1, "?"}, {1, 0, "?"}, {-1, 1, "?"},
-	} {
-		if got := ratio(tc.whole, tc.part); got != tc.want {
-			t.Errorf("ratio(%v, %v) = %q, want %q", tc.whole, tc.part, got, tc.want)
-		}
-	}
-}
