@@ -2,16 +2,19 @@
 # `run` scripts.
 #
 # They use ctr and snapctl on PATH, and the containerd that CONTAINERD_ADDRESS
-# names (ctr's default without it). Containers are called example-*, and are removed
-# at the end, as are the checkpoints that the example took.
+# names (ctr's default without it), or one that they start themselves (see node).
+# Containers are called example-*, and are removed at the end, as are the checkpoints
+# that the example took.
 # shellcheck shell=bash
 set -euo pipefail
 
 runtime=io.containerd.snap.v2
+# Each container with its node; checkpoints of the host's store.
 containers=() checkpoints=()
+declare -A daemons=()
 
 # step TEXT says what comes next.
-step() { printf '\n== %s\n' "$*"; }
+step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
 # fail TEXT ends the example.
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
@@ -20,10 +23,84 @@ fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 OPTIONS=()
 start() {
 	local id=example-$1
-	containers+=("$id")
+	containers+=("${node:-host} $id")
 	shift
 	timeout -k 1 60 ctr run -d --runtime "$runtime" "${OPTIONS[@]}" "${@:1:1}" "$id" "${@:2}" </dev/null
 }
+
+# node NAME [NETNS] makes a containerd with directories, a store and images of its own,
+# in a network namespace of that name if one is given, and turns to it.
+node() {
+	local dir=$scratch/$1
+	mkdir "$dir"
+	cat >"$dir/config.toml" <<-EOF
+		version = 3
+		root = "$dir/root"
+		state = "$dir/state"
+		disabled_plugins = ["io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images", "io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
+		[grpc]
+		address = "$dir/sock"
+		[ttrpc]
+		address = "$dir/sock.ttrpc"
+		[plugins."io.containerd.shim.v1.manager"]
+		socket_dir = "$dir/s"
+	EOF
+	printf 'root = "%s/store"\n[capture]\nmin_interval = "1s"\n' "$dir" >"$dir/snap.toml"
+	printf '%s' "${2:-}" >"$dir/netns"
+	timeout -k 1 60 ctr images export "$dir/image.tar" "$image" >"$dir/log"
+	on "$1"
+	power_on
+	timeout -k 1 60 ctr images import "$dir/image.tar" >>"$dir/log"
+	rm "$dir/image.tar"
+}
+
+# on NAME turns to a node: what follows happens there. There is no way back to the host's.
+on() {
+	node=$scratch/$1
+	export CONTAINERD_ADDRESS=$node/sock CONTAINERD_SNAP_CONFIG=$node/snap.toml CONTAINERD_NAMESPACE=$namespace
+}
+node='' namespace=example-$$
+
+# power_on starts the node's containerd. It knows nothing of ours but PATH.
+power_on() {
+	local enter=() ns
+	ns=$(cat "$node/netns")
+	[ -z "$ns" ] || enter=(nsenter "--net=/run/netns/$ns")
+	"${enter[@]}" containerd --config "$node/config.toml" >>"$node/log" 2>&1 </dev/null &
+	daemons[$node]=$!
+	until_it timeout -k 1 5 ctr version
+}
+
+# power_off ends the node's containerd as a power cut would, and with it the given processes.
+power_off() {
+	kill -KILL "${daemons[$node]}" "$@"
+	wait "${daemons[$node]}" 2>/dev/null || true
+	unset "daemons[$node]"
+}
+
+# lan ADDRESS makes a network of its own: a namespace, called $lan, with a bridge that has the address.
+lan() {
+	ip netns add "$lan"
+	netns+=("$lan")
+	ip -n "$lan" link add br0 type bridge
+	ip -n "$lan" address add "$1/24" dev br0
+	ip -n "$lan" link set lo up
+	ip -n "$lan" link set br0 up
+}
+
+# plug NAME ADDRESS [MAC] makes a network namespace $lan-NAME with an address, and one for its hardware, on the
+# bridge. A container joins it as a pod's would, by --with-ns.
+plug() {
+	local name=$lan-$1
+	ip netns add "$name"
+	netns+=("$name")
+	ip -n "$lan" link add "v$1" type veth peer name eth0 ${3:+address "$3"} netns "$name"
+	ip -n "$lan" link set "v$1" master br0 up
+	ip -n "$name" address add "$2/24" dev eth0
+	ip -n "$name" link set lo up
+	ip -n "$name" link set eth0 up
+}
+lan=example-$$ netns=()
 
 # inside ID COMMAND... runs a command in a container.
 inside() {
@@ -44,7 +121,7 @@ until_it() {
 
 # capture ID NAME ARG... captures a container under a name.
 capture() {
-	checkpoints+=("$2")
+	[ -n "$node" ] || checkpoints+=("$2")
 	snapctl create "example-$1" --name "$2" "${@:3}"
 }
 
@@ -63,10 +140,20 @@ end() {
 }
 
 finish() {
-	local id name
-	for id in "${containers[@]}"; do end "$id" >/dev/null 2>&1; done
+	local at id name mount
 	for name in "${checkpoints[@]}"; do snapctl rm "$name" >/dev/null 2>&1 || true; done
+	for id in "${containers[@]}"; do
+		at=${id% *}
+		[ "$at" = host ] || on "${at##*/}"
+		end "${id#* }" >/dev/null 2>&1
+	done
+	for at in "${!daemons[@]}"; do
+		kill "${daemons[$at]}" && wait "${daemons[$at]}" || true
+	done 2>/dev/null
+	for name in "${netns[@]}"; do ip netns delete "$name"; done
+	awk -v below="$scratch/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
+		while read -r mount; do umount -l "$mount"; done
 	rm -rf "$scratch"
 }
-scratch=$(mktemp -d)
+scratch=$(mktemp -d /tmp/example.XXXXXX) # paths of sockets below it must be short
 trap finish EXIT

@@ -63,6 +63,16 @@ func TestList(t *testing.T) {
 	fixture.Golden(t, "ls-quiet.txt", "", out.String())
 }
 
+// TestStatusOfResumePoint: it is there for its owner, and so not unfit.
+func TestStatusOfResumePoint(t *testing.T) {
+	_, st, _ := newReport(t)
+	c := fixture.Checkpoint(0)
+	c.Kind, c.Owner = checkpoint.ResumePoint, "default/container/web"
+	if got, why := Status(fixture.Add(t, st, "", c), &fixture.Host); got != Ready || why != "" {
+		t.Errorf("status %s: %s", got, why)
+	}
+}
+
 func TestListJSON(t *testing.T) {
 	r, st, out := newReport(t)
 	if damaged, err := r.ListJSON(); err != nil || damaged != 0 || out.String() != "[]\n" {

@@ -43,7 +43,7 @@ func unfit(e checkpoint.Entry, host *checkpoint.HostFacts) string {
 	if host == nil {
 		return ""
 	}
-	d := match.Decide(match.Request{Demanded: &e, Fingerprint: e.Checkpoint.Fingerprint, FreshRootfs: true}, nil, *host)
+	d := match.Decide(match.Request{Demanded: &e, Fingerprint: e.Checkpoint.Fingerprint, Owner: e.Checkpoint.Owner, FreshRootfs: true}, nil, *host)
 	if d.Action == checkpoint.Restore || len(d.Verdicts) == 0 {
 		return ""
 	}
