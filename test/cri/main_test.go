@@ -8,11 +8,8 @@ package cri
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -21,12 +18,13 @@ import (
 	remote "k8s.io/cri-client/pkg"
 
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/harness/run"
 )
 
 // The images' names.
 const (
-	busyboxImage = "localhost/snap/busybox:1"
-	probeImage   = "localhost/snap/probe:1"
+	busyboxImage = run.BusyboxImage
+	probeImage   = run.ProbeImage
 	pauseImage   = "localhost/snap/pause:1"
 )
 
@@ -46,36 +44,20 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cri:", err)
-		code = 1
-	}
-	os.Exit(code)
+	harness.Main(m, harness.Suite{Name: "cri", Network: true, SetUp: prepare})
 }
 
-func run(m *testing.M) (code int, retErr error) {
-	if err := harness.EnterPrivateNetwork(); err != nil {
-		return 1, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	dir, err := os.MkdirTemp("", "snap-cri-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { retErr = errors.Join(retErr, os.RemoveAll(dir)) }()
+func prepare(ctx context.Context, dir string) (_ func() error, err error) {
 	archives, err := makeImages(ctx, dir)
 	if err != nil {
-		return 1, err
+		return nil, err
 	}
 	handlers, err := optionHandlers(dir)
 	if err != nil {
-		return 1, err
+		return nil, err
 	}
 	if err := os.Mkdir(shimCgroupDir(), 0o755); err != nil {
-		return 1, err
+		return nil, err
 	}
 	node, err = harness.Start(ctx, harness.Options{Stock: true, CRI: &harness.CRI{
 		PauseImage: pauseImage,
@@ -85,13 +67,12 @@ func run(m *testing.M) (code int, retErr error) {
 		}, handlers...),
 	}})
 	if err != nil {
-		return 1, errors.Join(err, os.Remove(shimCgroupDir()))
+		return nil, errors.Join(err, os.Remove(shimCgroupDir()))
 	}
-	defer func() { retErr = errors.Join(retErr, stopNode()) }()
 	if err := connect(ctx, archives); err != nil {
-		return 1, err
+		return nil, errors.Join(err, stopNode())
 	}
-	return m.Run(), nil
+	return stopNode, nil
 }
 
 // connect loads the images and waits until CRI knows them.
@@ -129,27 +110,15 @@ func makeImages(ctx context.Context, dir string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	maker, err := harness.Tool("images")
+	pause, err := harness.ProgramImage(ctx, dir, pauseImage, "github.com/containerd-snap/snap/test/images/pause")
 	if err != nil {
 		return nil, err
 	}
-	archives := map[string]string{busyboxImage: busybox}
-	for _, image := range []struct{ name, pkg, program string }{
-		{pauseImage, "github.com/containerd-snap/snap/test/images/pause", "/bin/pause"},
-		{probeImage, "github.com/containerd-snap/snap/test/integration/probe", "/bin/probe"},
-	} {
-		layer, archive := filepath.Join(dir, filepath.Base(image.program)), filepath.Join(dir, filepath.Base(image.program)+".tar")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(layer, image.program), image.pkg)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		pack := exec.CommandContext(ctx, maker, "-o", archive, "-name", image.name, "-from", busybox, "-add", layer, image.program)
-		for _, cmd := range []*exec.Cmd{build, pack} {
-			if out, err := cmd.CombinedOutput(); err != nil {
-				return nil, fmt.Errorf("make the image %s: %w: %s", image.name, err, out)
-			}
-		}
-		archives[image.name] = archive
+	probe, err := harness.ProgramImage(ctx, dir, probeImage, run.ProbeProgram)
+	if err != nil {
+		return nil, err
 	}
-	return archives, nil
+	return map[string]string{busyboxImage: busybox, pauseImage: pause, probeImage: probe}, nil
 }
 
 // stopNode stops the node. Something left over is an error: the tests have

@@ -3,15 +3,13 @@ package examples
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/harness/run"
 )
 
 // deadline bounds one example.
@@ -20,14 +18,7 @@ const deadline = 3 * time.Minute
 // images are those that the examples run.
 var images = []string{"busybox", "python", "redis"}
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := harness.EnterPrivate(); err != nil {
-		fmt.Fprintln(os.Stderr, "examples:", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { harness.Main(m, harness.Suite{Name: "examples"}) }
 
 // TestExamples runs each example as its README says, and looks at what it leaves.
 func TestExamples(t *testing.T) {
@@ -63,29 +54,13 @@ func TestExamples(t *testing.T) {
 
 func startNode(t *testing.T) *harness.Node {
 	t.Helper()
-	n, err := harness.Start(t.Context(), harness.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		left, err := n.Stop(ctx)
-		if !left.Empty() {
-			err = errors.Join(err, fmt.Errorf("left on the node:\n%s", left))
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	})
+	var archives []string
 	for _, name := range images {
 		archive, err := harness.Image(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := n.Import(t.Context(), archive); err != nil {
-			t.Fatal(err)
-		}
+		archives = append(archives, archive)
 	}
-	return n
+	return run.Node(t, harness.Options{Images: archives})
 }

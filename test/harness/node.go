@@ -37,6 +37,8 @@ type Options struct {
 	Namespace string
 	// Debug makes containerd and the shims log at level debug.
 	Debug bool
+	// Images are archives to import once it runs.
+	Images []string
 	// CRI makes the node one of Kubernetes; nil for a plain one.
 	CRI *CRI
 }
@@ -140,6 +142,11 @@ func Start(ctx context.Context, o Options) (_ *Node, retErr error) {
 	}
 	if err := n.waitReady(ctx); err != nil {
 		return nil, err
+	}
+	for _, archive := range o.Images {
+		if err := n.Import(ctx, archive); err != nil {
+			return nil, err
+		}
 	}
 	return n, nil
 }

@@ -45,6 +45,15 @@ func (n *Node) Stop(ctx context.Context) (Leftovers, error) {
 	return left, errors.Join(append(errs, os.RemoveAll(n.Dir))...)
 }
 
+// End stops the node, like Stop, within a minute. Something left over is an error.
+func (n *Node) End() error {
+	left, err := n.Stop(context.Background())
+	if !left.Empty() {
+		err = errors.Join(err, fmt.Errorf("something was left on the node when its containers were deleted:\n%s", left))
+	}
+	return err
+}
+
 // DeleteContainers ends and deletes all containers of the node.
 func (n *Node) DeleteContainers(ctx context.Context) error {
 	containers, err := n.client.Containers(ctx)

@@ -67,20 +67,6 @@ func program(path, remedy string) (string, error) {
 	return path, nil
 }
 
-// Image is the path of an image archive that the set-up made, by its name
-// without the extension: busybox, python.
-func Image(name string) (string, error) {
-	t, err := findTools()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(t.tools, "images", name+".tar")
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("find image %s, which \"make setup\" makes: %w", name, err)
-	}
-	return path, nil
-}
-
 // Tool is the path of a program that the set-up installed, such as ctr or images.
 func Tool(name string) (string, error) {
 	t, err := findTools()

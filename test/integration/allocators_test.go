@@ -137,7 +137,7 @@ func allocating(t *testing.T, args ...string) want {
 	if err := memoryPrograms(); err != nil {
 		t.Fatal(err)
 	}
-	return want{image: memoryImage, args: args, opts: []oci.SpecOpts{oci.WithEnv([]string{"LD_LIBRARY_PATH=/lib"})}}
+	return want{Image: memoryImage, Args: args, Opts: []oci.SpecOpts{oci.WithEnv([]string{"LD_LIBRARY_PATH=/lib"})}}
 }
 
 // TestAllocators proves which allocators do not tell mapped memory from anonymous memory:
@@ -150,10 +150,10 @@ func TestAllocators(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	python := want{image: pythonImage, args: []string{"/usr/bin/python3", "-c", string(script)}}
+	python := want{Image: pythonImage, Args: []string{"/usr/bin/python3", "-c", string(script)}}
 	preload := func(name string) want {
 		w := allocating(t, "/bin/allocate")
-		w.opts = append(w.opts, oci.WithEnv([]string{"LD_PRELOAD=/lib/" + preloads[name]}))
+		w.Opts = append(w.Opts, oci.WithEnv([]string{"LD_PRELOAD=/lib/" + preloads[name]}))
 		return w
 	}
 	for _, test := range []struct {
@@ -174,7 +174,7 @@ func TestAllocators(t *testing.T) {
 		{"mimalloc", preload("mimalloc"), checkpoint.MemoryCopy, "contains mimalloc"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.want.image == pythonImage {
+			if test.want.Image == pythonImage {
 				archive, err := harness.Image("python")
 				if err != nil {
 					t.Fatal(err)
@@ -186,13 +186,13 @@ func TestAllocators(t *testing.T) {
 			generation := start(t, shared, test.want)
 			rounds(t, generation, 2)
 			for range 2 {
-				e := generation.mustCapture(capture.Request{Stop: true})
+				e := generation.MustCapture(capture.Request{Stop: true})
 				if m := e.Checkpoint.Memory; m.Form != test.form || m.Safe != (test.form == checkpoint.MemoryMapped) || !strings.Contains(m.Reason, test.reason) {
 					t.Fatalf("the checkpoint's memory is %+v", m)
 				}
-				generation = start(t, shared, test.want.annotate("checkpoint", e.Digest))
-				generation.mustRestored(e)
-				generation.mustMemory(test.form, test.reason)
+				generation = start(t, shared, test.want.Annotate("checkpoint", e.Digest))
+				generation.MustRestored(e)
+				generation.MustMemory(test.form, test.reason)
 				rounds(t, generation, 10)
 			}
 		})
@@ -202,9 +202,9 @@ func TestAllocators(t *testing.T) {
 // rounds waits until a program of testdata/memory has had n more rounds.
 func rounds(t *testing.T, c *container, n int) {
 	t.Helper()
-	had := strings.Count(c.out.String(), "ok")
+	had := strings.Count(c.Out.String(), "ok")
 	eventually(t, func() error {
-		out := c.out.String()
+		out := c.Out.String()
 		if _, what, found := strings.Cut(out, "wrong: "); found {
 			t.Fatalf("wrong: %s", what)
 		}
@@ -215,35 +215,15 @@ func rounds(t *testing.T, c *container, n int) {
 	})
 }
 
-// mustMemory checks how the memory came back, and that the record tells why.
-func (c *container) mustMemory(mode checkpoint.MemoryMode, reason string) {
-	c.t.Helper()
-	r, err := c.recordOf()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if r.Memory != mode || !strings.Contains(r.MemoryReason, reason) {
-		c.t.Fatalf("memory %s (%s), want %s (%s)", r.Memory, r.MemoryReason, mode, reason)
-	}
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", c.pid()))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	files := strings.Count(string(maps), "/pages-mapped-")
-	if (files > 0) != (mode == checkpoint.MemoryMapped) {
-		c.t.Errorf("%d areas map a page file", files)
-	}
-}
-
 // TestStale shows what the rule is for: a program that gives anonymous memory back reads
 // zeroes, also from a checkpoint in the mapped form; only if mapped memory is forced
 // upon it, it reads what was there.
 func TestStale(t *testing.T) {
 	t.Parallel()
 	w := allocating(t, "/bin/advise")
-	c := start(t, shared, w.annotate("memory", "mapped"))
-	c.out.waitFor(t, "ok")
-	e := c.mustCapture(capture.Request{})
+	c := start(t, shared, w.Annotate("memory", "mapped"))
+	c.Out.WaitFor(t, "ok")
+	e := c.MustCapture(capture.Request{})
 	if m := e.Checkpoint.Memory; m.Form != checkpoint.MemoryMapped || m.Safe || !strings.Contains(m.Reason, "advise may call madvise") {
 		t.Fatalf("the checkpoint's memory is %+v", m)
 	}
@@ -257,11 +237,11 @@ func TestStale(t *testing.T) {
 		{"auto", checkpoint.MemoryCopy, "advise may call madvise", "zeroes"},
 		{"copy", checkpoint.MemoryCopy, "memory=copy was asked for", "zeroes"},
 	} {
-		clone := start(t, shared, w.annotate("memory", test.mode))
-		clone.mustRestored(e)
-		clone.mustMemory(test.memory, test.reason)
-		clone.kill(unix.SIGUSR1)
-		clone.out.waitFor(t, "after madvise: "+test.reads)
+		clone := start(t, shared, w.Annotate("memory", test.mode))
+		clone.MustRestored(e)
+		clone.MustMemory(test.memory, test.reason)
+		clone.Kill(unix.SIGUSR1)
+		clone.Out.WaitFor(t, "after madvise: "+test.reads)
 	}
 }
 
@@ -269,13 +249,13 @@ func TestStale(t *testing.T) {
 // upon which mapped memory is forced finds other bytes in new memory.
 func TestStaleGo(t *testing.T) {
 	t.Parallel()
-	w := allocating(t, "/bin/allocate-go").annotate("memory", "mapped")
+	w := allocating(t, "/bin/allocate-go").Annotate("memory", "mapped")
 	c := start(t, shared, w)
 	rounds(t, c, 2)
-	e := c.mustCapture(capture.Request{Stop: true})
+	e := c.MustCapture(capture.Request{Stop: true})
 	clone := start(t, shared, w)
-	clone.mustRestored(e)
-	clone.out.waitFor(t, "wrong: new memory")
+	clone.MustRestored(e)
+	clone.Out.WaitFor(t, "wrong: new memory")
 }
 
 // TestMemoryForms: what cannot be had is said, and memory=lazy is no mode.
@@ -283,13 +263,13 @@ func TestMemoryForms(t *testing.T) {
 	t.Parallel()
 	w := allocating(t, "/bin/advise")
 	c := start(t, shared, w)
-	c.out.waitFor(t, "ok")
-	e := c.mustCapture(capture.Request{})
+	c.Out.WaitFor(t, "ok")
+	e := c.MustCapture(capture.Request{})
 	if m := e.Checkpoint.Memory; m.Form != checkpoint.MemoryCopy || m.Safe {
 		t.Fatalf("the checkpoint's memory is %+v", m)
 	}
-	booted := start(t, shared, w.annotate("memory", "mapped"))
-	r, err := booted.recordOf()
+	booted := start(t, shared, w.Annotate("memory", "mapped"))
+	r, err := booted.RecordOf()
 	if err != nil || r.Outcome != checkpoint.Boot || !strings.Contains(r.Decision.Reason, "in the copy form (advise may call madvise") {
 		t.Errorf("%s: %s (%v)", r.Outcome, r.Decision.Reason, err)
 	}
@@ -297,11 +277,11 @@ func TestMemoryForms(t *testing.T) {
 		w    want
 		says string
 	}{
-		"required": {w.annotate("memory", "mapped").annotate("restore", "Required"), "in the copy form"},
-		"lazy":     {w.annotate("memory", "lazy"), "allowed is one of auto, copy, mapped"},
+		"required": {w.Annotate("memory", "mapped").Annotate("restore", "Required"), "in the copy form"},
+		"lazy":     {w.Annotate("memory", "lazy"), "allowed is one of auto, copy, mapped"},
 	} {
 		c := newContainer(t, shared, test.w)
-		if err := c.create(test.w); err == nil || !strings.Contains(err.Error(), test.says) {
+		if err := c.Create(test.w); err == nil || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -38,7 +38,7 @@ func ctrEvents(t *testing.T, n *harness.Node) *output {
 	})
 	// It listens when it tells of something that happens again and again.
 	eventually(t, func() error {
-		if _, err := n.Ctr(testContext(t), "namespaces", "label", n.Namespace, fmt.Sprintf("listening=%d", serial.Add(1))); err != nil {
+		if _, err := n.Ctr(testContext(t), "namespaces", "label", n.Namespace, fmt.Sprintf("listening=%d", serial())); err != nil {
 			return err
 		}
 		if !strings.Contains(out.String(), "/namespaces/update") {
@@ -99,33 +99,33 @@ func TestAnnounce(t *testing.T) {
 	}
 	a := start(t, n, probeOf())
 	check("/snap/start", a.ID(), "", map[string]string{"decision": "boot", "outcome": "boot", "reason": "no registered checkpoint", "reason_class": "none", "took_ms": "."})
-	a.probe()
-	old := a.mustCapture(capture.Request{})
+	a.Probe()
+	old := a.MustCapture(capture.Request{})
 	check("/snap/capture", a.ID(), old.Digest, map[string]string{"kind": "template", "bytes": strconv.FormatInt(old.Checkpoint.Bytes(), 10), "pause_ms": "."})
 	check("/tasks/checkpointed", a.ID(), old.Digest, nil)
-	b := start(t, n, want{image: probeImage, args: []string{"/bin/probe", "-mptcp"}})
-	b.probe()
-	if _, err := b.capture(capture.Request{}); err == nil {
+	b := start(t, n, want{Image: probeImage, Args: []string{"/bin/probe", "-mptcp"}})
+	b.Probe()
+	if _, err := b.Capture(capture.Request{}); err == nil {
 		t.Error("captured with multipath TCP")
 	}
 	check("/snap/capture", b.ID(), "", map[string]string{"error": "multipath"})
-	e := a.mustCapture(capture.Request{}) // the older one goes
+	e := a.MustCapture(capture.Request{}) // the older one goes
 	check("/snap/prune", a.ID(), old.Digest, map[string]string{"cause": "per_image"})
 
 	r := start(t, n, probeOf())
-	r.mustRestored(e)
+	r.MustRestored(e)
 	check("/snap/start", r.ID(), e.Digest, map[string]string{"decision": "restore", "outcome": "restore", "reason_class": "fits"})
 	onFile("mm-1.img", func(path string) error { return os.Truncate(path, 20) })(t, n, e)
 	c := start(t, n, probeOf())
-	if r := c.record(); r.Fallback == "" || r.Outcome != checkpoint.Boot {
+	if r := c.Record(); r.Fallback == "" || r.Outcome != checkpoint.Boot {
 		t.Errorf("not a fallback: %+v", r)
 	}
 	check("/snap/start", c.ID(), e.Digest, map[string]string{"decision": "restore", "outcome": "boot", "fallback": "mm-1.img"})
 
 	// The counts outlive what they were of.
-	c.kill(unix.SIGKILL)
-	c.wait()
-	c.delete()
+	c.Kill(unix.SIGKILL)
+	c.Wait()
+	c.DeleteTask()
 	if err := openStore(t, n).ForgetStart(n.Namespace, c.ID()); err != nil {
 		t.Fatal(err)
 	}

@@ -35,48 +35,24 @@ func entries(t *testing.T, n *harness.Node) []checkpoint.Entry {
 	})
 }
 
-// named gives a container a name that says of which test it is.
-func (w want) named(t *testing.T, name string) want {
-	w.id = strings.ReplaceAll(t.Name(), "/", ".") + "-" + name
-	return w
-}
-
-// captured waits for the end of a capture that the shim takes by itself.
-func (c *container) captured() checkpoint.Capture {
-	c.t.Helper()
-	var got checkpoint.Capture
-	eventually(c.t, func() error {
-		r, err := c.recordOf()
-		if err != nil {
-			return err
-		}
-		if r.Capture == nil || strings.HasPrefix(r.Capture.Outcome, "waits") {
-			return fmt.Errorf("nothing was captured yet: %+v", r.Capture)
-		}
-		got = *r.Capture
-		return nil
-	})
-	return got
-}
-
 // TestOnReady: the first container boots and is captured while it goes on, the next is a
 // clone of it, and is not captured.
 func TestOnReady(t *testing.T) {
 	t.Parallel()
-	w := probeOf().annotate("capture", "OnReady")
-	first := start(t, shared, w.named(t, "first"))
-	got := first.captured()
+	w := probeOf().Annotate("capture", "OnReady")
+	first := start(t, shared, w.Named(t, "first"))
+	got := first.Captured()
 	if got.Digest == "" || got.Error != "" || got.Mode != "OnReady" {
 		t.Fatalf("the capture: %+v", got)
 	}
-	before := first.probe()
-	first.goesOn(before)
-	second := start(t, shared, w.named(t, "second"))
-	if r := second.record(); r.Outcome != checkpoint.Restore || r.Decision.Digest != got.Digest {
+	before := first.Probe()
+	first.GoesOn(before)
+	second := start(t, shared, w.Named(t, "second"))
+	if r := second.Record(); r.Outcome != checkpoint.Restore || r.Decision.Digest != got.Digest {
 		t.Errorf("the second start: %+v", r.Decision)
 	}
-	second.goesOn(probeState{Token: before.Token})
-	if r := second.record(); r.Capture != nil {
+	second.GoesOn(probeState{Token: before.Token})
+	if r := second.Record(); r.Capture != nil {
 		t.Errorf("a clone is to be captured: %+v", r.Capture)
 	}
 	if all := templates(t, shared); len(all) != 1 {
@@ -91,16 +67,16 @@ func TestOnReadyRace(t *testing.T) {
 	const many = 20
 	cs := make([]*container, many)
 	for i := range cs {
-		cs[i] = newContainer(t, shared, probeOf().annotate("capture", "OnReady").named(t, strconv.Itoa(i)))
+		cs[i] = newContainer(t, shared, probeOf().Annotate("capture", "OnReady").Named(t, strconv.Itoa(i)))
 	}
 	var wg sync.WaitGroup
 	for _, c := range cs {
 		wg.Go(func() {
-			if err := c.create(want{}); err != nil {
+			if err := c.Create(want{}); err != nil {
 				t.Error(err)
 				return
 			}
-			if err := c.task.Start(testContext(t)); err != nil {
+			if err := c.Task.Start(testContext(t)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -111,13 +87,13 @@ func TestOnReadyRace(t *testing.T) {
 	}
 	captures, tokens := 0, map[string]int{}
 	for _, c := range cs {
-		s := c.probe()
-		c.goesOn(s)
+		s := c.Probe()
+		c.GoesOn(s)
 		tokens[s.Token]++
-		if c.record().Outcome == checkpoint.Restore {
+		if c.Record().Outcome == checkpoint.Restore {
 			continue // it began after the capture
 		}
-		if got := c.captured(); got.Digest != "" {
+		if got := c.Captured(); got.Digest != "" {
 			captures++
 		} else if got.Error != "" {
 			t.Errorf("%s: %+v", c.ID(), got)
@@ -126,17 +102,17 @@ func TestOnReadyRace(t *testing.T) {
 	if all := templates(t, shared); len(all) != 1 || captures != 1 {
 		t.Errorf("%d templates after %d captures", len(all), captures)
 	}
-	if late := start(t, shared, probeOf().annotate("capture", "OnReady").named(t, "late")); late.record().Outcome != checkpoint.Restore {
-		t.Errorf("the next start: %+v", late.record().Decision)
+	if late := start(t, shared, probeOf().Annotate("capture", "OnReady").Named(t, "late")); late.Record().Outcome != checkpoint.Restore {
+		t.Errorf("the next start: %+v", late.Record().Decision)
 	}
 }
 
 // TestEvery keeps the newest resume points of a container, for itself.
 func TestEvery(t *testing.T) {
 	t.Parallel()
-	w := probeOf().annotate("capture", "Every=1s")
-	c := start(t, shared, w.named(t, "a"))
-	before := c.probe()
+	w := probeOf().Annotate("capture", "Every=1s")
+	c := start(t, shared, w.Named(t, "a"))
+	before := c.Probe()
 	seen := map[string]bool{}
 	eventually(t, func() error {
 		all := entries(t, shared)
@@ -154,13 +130,13 @@ func TestEvery(t *testing.T) {
 		}
 		return nil
 	})
-	c.goesOn(before)
+	c.GoesOn(before)
 	// Another container, whatever it has in common with it, has nothing of it.
-	other := start(t, shared, w.named(t, "b"))
-	if r := other.record(); r.Decision.Action != checkpoint.Boot || len(r.Decision.Verdicts) != 0 {
+	other := start(t, shared, w.Named(t, "b"))
+	if r := other.Record(); r.Decision.Action != checkpoint.Boot || len(r.Decision.Verdicts) != 0 {
 		t.Errorf("another container: %+v", r.Decision)
 	}
-	if s := other.probe(); s.Token == before.Token {
+	if s := other.Probe(); s.Token == before.Token {
 		t.Error("another container started from the resume point")
 	}
 }
@@ -170,27 +146,27 @@ func TestReadyProbes(t *testing.T) {
 	t.Parallel()
 	const later = "sleep 0.3; echo so far; touch /go; echo up and running; sleep 1000"
 	for name, w := range map[string]want{
-		"exec":  shell(later).annotate("ready", "exec:test -e /go"),
-		"file":  shell(later).annotate("ready", "file:/go"),
-		"log":   shell(later).annotate("ready", "log:^up and"),
-		"delay": shell(later).annotate("ready", "delay:700ms"),
-		"tcp":   probeOf().annotate("ready", "tcp://:7000"),
+		"exec":  shell(later).Annotate("ready", "exec:test -e /go"),
+		"file":  shell(later).Annotate("ready", "file:/go"),
+		"log":   shell(later).Annotate("ready", "log:^up and"),
+		"delay": shell(later).Annotate("ready", "delay:700ms"),
+		"tcp":   probeOf().Annotate("ready", "tcp://:7000"),
 		"http": shell("mkdir /www; echo hello >/www/index.html; exec httpd -f -p 8000 -h /www").
-			annotate("ready", "http://:8000/index.html").annotate("warm", "http://:8000/index.html*5"),
+			Annotate("ready", "http://:8000/index.html").Annotate("warm", "http://:8000/index.html*5"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := start(t, shared, w.annotate("capture", "OnReady").named(t, "a"))
-			got := c.captured()
+			c := start(t, shared, w.Annotate("capture", "OnReady").Named(t, "a"))
+			got := c.Captured()
 			if got.Digest == "" || got.Error != "" {
 				t.Fatalf("the capture: %+v", got)
 			}
 			e := entries(t, shared)[0]
-			if since := e.Checkpoint.CreatedAt.Sub(c.record().At); strings.HasPrefix(w.args[len(w.args)-1], "sleep") && since < 300*time.Millisecond {
+			if since := e.Checkpoint.CreatedAt.Sub(c.Record().At); strings.HasPrefix(w.Args[len(w.Args)-1], "sleep") && since < 300*time.Millisecond {
 				t.Errorf("captured %s after the start", since)
 			}
-			if c.status() != client.Running {
-				t.Errorf("the task is %s", c.status())
+			if c.Status() != client.Running {
+				t.Errorf("the task is %s", c.Status())
 			}
 		})
 	}
@@ -200,15 +176,15 @@ func TestReadyProbes(t *testing.T) {
 // its fingerprint does not try again at once.
 func TestCaptureFails(t *testing.T) {
 	t.Parallel()
-	w := probeOf().annotate("capture", "OnReady")
-	c := start(t, shared, w.annotate("ready", "file:/never").annotate("ready-timeout", "1s").named(t, "a"))
-	before := c.probe()
-	got := c.captured()
+	w := probeOf().Annotate("capture", "OnReady")
+	c := start(t, shared, w.Annotate("ready", "file:/never").Annotate("ready-timeout", "1s").Named(t, "a"))
+	before := c.Probe()
+	got := c.Captured()
 	if !strings.Contains(got.Error, "not ready within ready-timeout, 1s") || !strings.Contains(got.Error, "/never") || got.NextTry.Before(time.Now()) {
 		t.Errorf("the capture: %+v", got)
 	}
-	c.goesOn(before)
-	next := start(t, shared, w.annotate("ready", "delay:1ms").named(t, "b")).captured()
+	c.GoesOn(before)
+	next := start(t, shared, w.Annotate("ready", "delay:1ms").Named(t, "b")).Captured()
 	if next.Digest != "" || !strings.Contains(next.Outcome, "it failed 1 times in a row") || !next.NextTry.Equal(got.NextTry) {
 		t.Errorf("the next capture: %+v", next)
 	}
@@ -220,15 +196,15 @@ func TestCaptureFails(t *testing.T) {
 // TestEndedProgramIsForgotten: a program that came to its end begins anew.
 func TestEndedProgramIsForgotten(t *testing.T) {
 	t.Parallel()
-	w := shell("touch /began; while ! test -e /end; do sleep 0.1; done").annotate("capture", "Every=1s").named(t, "a")
+	w := shell("touch /began; while ! test -e /end; do sleep 0.1; done").Annotate("capture", "Every=1s").Named(t, "a")
 	c := start(t, shared, w)
-	if got := c.captured(); got.Digest == "" {
+	if got := c.Captured(); got.Digest == "" {
 		t.Fatalf("the capture: %+v", got)
 	}
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/end", c.pid()), nil, 0o600); err != nil {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/end", c.Pid()), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if status := c.wait(); status != 0 {
+	if status := c.Wait(); status != 0 {
 		t.Fatalf("status %d", status)
 	}
 	if all := entries(t, shared); len(all) != 0 {
@@ -240,23 +216,23 @@ func TestEndedProgramIsForgotten(t *testing.T) {
 // every second.
 func TestCapturesExcludeOthers(t *testing.T) {
 	t.Parallel()
-	c := start(t, shared, probeOf().annotate("capture", "Every=1s").named(t, "a"))
-	before := c.probe()
-	first := c.mustCapture(capture.Request{Name: "by-hand"})
+	c := start(t, shared, probeOf().Annotate("capture", "Every=1s").Named(t, "a"))
+	before := c.Probe()
+	first := c.MustCapture(capture.Request{Name: "by-hand"})
 	for range 15 {
-		if err := c.task.Pause(testContext(t)); err != nil {
+		if err := c.Task.Pause(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)
-		if err := c.task.Resume(testContext(t)); err != nil {
+		if err := c.Task.Resume(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
-		if e := c.mustCapture(capture.Request{Name: "by-hand", Replace: true}); e.Digest == first.Digest || e.Checkpoint.Kind != checkpoint.Template {
+		if e := c.MustCapture(capture.Request{Name: "by-hand", Replace: true}); e.Digest == first.Digest || e.Checkpoint.Kind != checkpoint.Template {
 			t.Errorf("taken anew: %+v", e)
 		}
-		c.goesOn(before)
+		c.GoesOn(before)
 	}
-	if got := c.captured(); got.Error != "" {
+	if got := c.Captured(); got.Error != "" {
 		t.Errorf("the last resume point: %+v", got)
 	}
 }

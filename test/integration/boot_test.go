@@ -27,7 +27,7 @@ func TestCtr(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			id := fmt.Sprintf("ctr%d", serial.Add(1))
+			id := fmt.Sprintf("ctr%d", serial())
 			out, err := shared.Ctr(testContext(t), append([]string{"run", "--rm", "--runtime", harness.Runtime, busyboxImage, id}, c.args...)...)
 			switch {
 			case c.failure == "" && (err != nil || out.Stdout != c.want):
@@ -43,7 +43,7 @@ func TestCtr(t *testing.T) {
 func TestCtrTask(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
-	id := fmt.Sprintf("ctr%d", serial.Add(1))
+	id := fmt.Sprintf("ctr%d", serial())
 	ctr := func(want string, args ...string) {
 		t.Helper()
 		out, err := shared.Ctr(ctx, args...)
@@ -87,10 +87,10 @@ func TestExitStatus(t *testing.T) {
 			t.Parallel()
 			k := start(t, shared, shell("echo ready; "+c.script))
 			if c.sig != 0 {
-				k.out.waitFor(t, "ready")
+				k.Out.WaitFor(t, "ready")
 				eventually(t, func() error {
-					err := k.task.Kill(t.Context(), c.sig)
-					if err == nil && len(k.exit) == 0 {
+					err := k.Task.Kill(t.Context(), c.sig)
+					if err == nil && len(k.Exit) == 0 {
 						err = errors.New("it has not exited yet")
 					}
 					if errdefs.IsNotFound(err) {
@@ -99,13 +99,13 @@ func TestExitStatus(t *testing.T) {
 					return err
 				})
 			}
-			if got := k.wait(); got != c.want {
+			if got := k.Wait(); got != c.want {
 				t.Errorf("exit status %d, want %d", got, c.want)
 			}
-			if s := k.status(); s != client.Stopped {
+			if s := k.Status(); s != client.Stopped {
 				t.Errorf("status after the exit: %s", s)
 			}
-			if s := k.delete(); s.ExitCode() != c.want || s.ExitTime().IsZero() {
+			if s := k.DeleteTask(); s.ExitCode() != c.want || s.ExitTime().IsZero() {
 				t.Errorf("the deletion says %d at %s, want %d", s.ExitCode(), s.ExitTime(), c.want)
 			}
 		})
@@ -115,19 +115,19 @@ func TestExitStatus(t *testing.T) {
 func TestStdio(t *testing.T) {
 	t.Parallel()
 	w := shell("echo to stderr >&2; cat")
-	w.stdin = true
+	w.Stdin = true
 	c := start(t, shared, w)
-	if _, err := c.stdin.Write([]byte("a line\n")); err != nil {
+	if _, err := c.Stdin.Write([]byte("a line\n")); err != nil {
 		t.Fatal(err)
 	}
-	c.out.waitFor(t, "a line")
-	c.out.waitFor(t, "to stderr")
+	c.Out.WaitFor(t, "a line")
+	c.Out.WaitFor(t, "to stderr")
 	// The end of the input ends cat.
-	c.stdin.Close()
-	if err := c.task.CloseIO(testContext(t), closeStdin); err != nil {
+	c.Stdin.Close()
+	if err := c.Task.CloseIO(testContext(t), closeStdin); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.wait(); got != 0 {
+	if got := c.Wait(); got != 0 {
 		t.Errorf("exit status %d", got)
 	}
 }
@@ -136,9 +136,9 @@ func TestStdio(t *testing.T) {
 func TestLargeOutput(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, shell("head -c 3000000 /dev/zero | tr '\\0' x; echo end"))
-	c.wait()
-	c.task.IO().Wait()
-	if out := c.out.String(); len(out) != 3000004 || !strings.HasSuffix(out, "xend\n") {
+	c.Wait()
+	c.Task.IO().Wait()
+	if out := c.Out.String(); len(out) != 3000004 || !strings.HasSuffix(out, "xend\n") {
 		t.Errorf("%d bytes of output", len(out))
 	}
 }
@@ -146,16 +146,16 @@ func TestLargeOutput(t *testing.T) {
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	w := shell("tty; stty -echo; while read cmd; do eval \"$cmd\"; done")
-	w.terminal, w.stdin = true, true
+	w.Terminal, w.Stdin = true, true
 	c := start(t, shared, w)
-	c.out.waitFor(t, "/dev/pts/0")
-	if err := c.task.Resize(testContext(t), 123, 45); err != nil {
+	c.Out.WaitFor(t, "/dev/pts/0")
+	if err := c.Task.Resize(testContext(t), 123, 45); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintln(c.stdin, "stty size")
-	c.out.waitFor(t, "45 123")
-	fmt.Fprintln(c.stdin, "exit 9")
-	if got := c.wait(); got != 9 {
+	fmt.Fprintln(c.Stdin, "stty size")
+	c.Out.WaitFor(t, "45 123")
+	fmt.Fprintln(c.Stdin, "exit 9")
+	if got := c.Wait(); got != 9 {
 		t.Errorf("exit status %d", got)
 	}
 }
@@ -163,11 +163,11 @@ func TestTerminal(t *testing.T) {
 // TestBadProgram: the error must come from Create or Start, and leave nothing.
 func TestBadProgram(t *testing.T) {
 	t.Parallel()
-	w := want{image: busyboxImage, args: []string{"/nonexistent"}}
+	w := want{Image: busyboxImage, Args: []string{"/nonexistent"}}
 	c := newContainer(t, shared, w)
-	err := c.create(w)
+	err := c.Create(w)
 	if err == nil {
-		err = c.task.Start(testContext(t))
+		err = c.Task.Start(testContext(t))
 	}
 	if err == nil || !strings.Contains(err.Error(), "/nonexistent") {
 		t.Errorf("error: %v", err)
@@ -178,14 +178,14 @@ func TestBadProgram(t *testing.T) {
 func TestAttach(t *testing.T) {
 	t.Parallel()
 	w := shell("while read line; do echo got $line; done")
-	w.stdin = true
+	w.Stdin = true
 	c := start(t, shared, w)
-	fmt.Fprintln(c.stdin, "one")
-	c.out.waitFor(t, "got one")
+	fmt.Fprintln(c.Stdin, "one")
+	c.Out.WaitFor(t, "got one")
 	// The first client goes away without a word.
-	c.task.IO().Cancel()
-	c.stdin.Close()
+	c.Task.IO().Cancel()
+	c.Stdin.Close()
 	out, stdin := attach(t, c)
 	fmt.Fprintln(stdin, "two")
-	out.waitFor(t, "got two")
+	out.WaitFor(t, "got two")
 }

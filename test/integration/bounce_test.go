@@ -30,13 +30,13 @@ func bounce(t *testing.T, n *harness.Node, meanwhile func()) {
 }
 
 // rewait waits for the task again: what waited broke off with containerd.
-func (c *container) rewait() {
-	c.t.Helper()
-	exit, err := c.task.Wait(context.WithoutCancel(c.t.Context()))
+func rewait(c *container) {
+	c.T.Helper()
+	exit, err := c.Task.Wait(context.WithoutCancel(c.T.Context()))
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
-	c.exit = exit
+	c.Exit = exit
 }
 
 // TestContainerdKilled kills containerd in each phase of a task's life. When it
@@ -55,37 +55,37 @@ func TestContainerdKilled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := probeOf()
-			w.id = fmt.Sprintf("bounced%d", serial.Add(1))
+			w.ID = fmt.Sprintf("bounced%d", serial())
 			k := create(t, n, w)
-			pid, shim := k.pid(), parent(t, k.pid())
+			pid, shim := k.Pid(), parent(t, k.Pid())
 			c.phase(t, k, func() { bounce(t, n, nil) })
-			if s := k.status(); !slices.Contains(c.want, s) {
+			if s := k.Status(); !slices.Contains(c.want, s) {
 				t.Fatalf("status %s, want %v", s, c.want)
 			}
-			k.rewait()
-			r := recordEvents(t, n, w.id)
-			switch k.status() {
+			rewait(k)
+			r := recordEvents(t, n, w.ID)
+			switch k.Status() {
 			case client.Created:
-				if err := k.task.Start(testContext(t)); err != nil {
+				if err := k.Task.Start(testContext(t)); err != nil {
 					t.Fatal(err)
 				}
 			case client.Paused:
-				if err := k.task.Resume(testContext(t)); err != nil {
+				if err := k.Task.Resume(testContext(t)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if k.status() == client.Running {
-				k.probe()
-				if k.pid() != pid || parent(t, pid) != shim {
-					t.Errorf("task %d, was %d; shim %d, was %d", k.pid(), pid, parent(t, pid), shim)
+			if k.Status() == client.Running {
+				k.Probe()
+				if k.Pid() != pid || parent(t, pid) != shim {
+					t.Errorf("task %d, was %d; shim %d, was %d", k.Pid(), pid, parent(t, pid), shim)
 				}
-				k.mustExec("true")
-				k.kill(unix.SIGTERM)
+				k.MustExec("true")
+				k.Kill(unix.SIGTERM)
 			}
-			if got := k.wait(); got != 7 {
+			if got := k.Wait(); got != 7 {
 				t.Errorf("exit status %d", got)
 			}
-			if s := k.delete(); s.ExitCode() != 7 {
+			if s := k.DeleteTask(); s.ExitCode() != 7 {
 				t.Errorf("deleted with status %d", s.ExitCode())
 			}
 			eventually(t, func() error {
@@ -105,13 +105,13 @@ func TestEndsWithoutContainerd(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	c := start(t, n, probeOf())
-	c.probe()
-	e := c.newExec(false, "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done")
+	c.Probe()
+	e := c.NewExec(false, "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done")
 	if err := e.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	e.out.waitFor(t, "ready")
-	lives := c.newExec(false, "cat")
+	e.Out.WaitFor(t, "ready")
+	lives := c.NewExec(false, "cat")
 	if err := lives.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -124,20 +124,20 @@ func TestEndsWithoutContainerd(t *testing.T) {
 	if got := endOf(t, e.Process); got != 9 {
 		t.Errorf("the exec ended with %d", got)
 	}
-	if _, err := lives.stdin.Write([]byte("still here\n")); err != nil {
+	if _, err := lives.Stdin.Write([]byte("still here\n")); err != nil {
 		t.Error(err)
 	}
-	lives.out.waitFor(t, "still here")
+	lives.Out.WaitFor(t, "still here")
 	// A shim without a process counts as leaked for a containerd that starts, under
 	// every runtime: its task is deleted, and its status is in the shim's events alone.
 	r := recordEvents(t, n, c.ID())
 	bounce(t, n, func() {
-		if err := unix.Kill(c.pid(), unix.SIGTERM); err != nil {
+		if err := unix.Kill(c.Pid(), unix.SIGTERM); err != nil {
 			t.Error(err)
 		}
 		eventually(t, func() error {
-			if err := unix.Kill(c.pid(), 0); !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("process %d is still there", c.pid())
+			if err := unix.Kill(c.Pid(), 0); !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("process %d is still there", c.Pid())
 			}
 			return nil
 		})
@@ -171,7 +171,7 @@ func TestDeletionCutOff(t *testing.T) {
 	for ms := range 5 {
 		k := create(t, n, probeOf())
 		whileDeleting(time.Duration(4*ms)*time.Millisecond)(t, k, func() { bounce(t, n, nil) })
-		s, err := k.task.Delete(testContext(t))
+		s, err := k.Task.Delete(testContext(t))
 		if err != nil && !errdefs.IsNotFound(err) {
 			t.Fatal(err)
 		}
@@ -194,7 +194,7 @@ func TestBothKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := probeOf()
 			k := create(t, n, w)
-			ns, shim := netns(t, k.pid()), parent(t, k.pid())
+			ns, shim := netns(t, k.Pid()), parent(t, k.Pid())
 			phase(t, k, func() { bounce(t, n, func() { kill9(t, shim) }) })
 			gone(t, k)
 			noNetNS(t, ns)

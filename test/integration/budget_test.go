@@ -47,8 +47,8 @@ func TestBudgets(t *testing.T) {
 	n := newNode(t, harness.Options{})
 	configure(t, n, "[limits]\nper_image = 1\n")
 	a := start(t, n, probeOf())
-	before := a.probe()
-	pinned := a.mustCapture(capture.Request{})
+	before := a.Probe()
+	pinned := a.MustCapture(capture.Request{})
 	if _, err := n.Snapctl(testContext(t), "pin", pinned.Digest); err != nil {
 		t.Fatal(err)
 	}
@@ -57,12 +57,12 @@ func TestBudgets(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	named := a.mustCapture(capture.Request{Name: "named"})
-	a.mustCapture(capture.Request{}) // goes with the next
-	last := a.mustCapture(capture.Request{})
+	named := a.MustCapture(capture.Request{Name: "named"})
+	a.MustCapture(capture.Request{}) // goes with the next
+	last := a.MustCapture(capture.Request{})
 	mustHave(t, n, pinned, named, last)
-	a.goesOn(before)
-	start(t, n, probeOf()).mustRestored(last)
+	a.GoesOn(before)
+	start(t, n, probeOf()).MustRestored(last)
 
 	// One that is in use stays, though it should go; snapctl says so.
 	release, err := openStore(t, n).Hold(named.Digest)
@@ -84,7 +84,7 @@ func TestBudgets(t *testing.T) {
 		t.Errorf("prune: %+v", pruned)
 	}
 	mustHave(t, n, pinned)
-	start(t, n, probeOf()).mustRestored(pinned)
+	start(t, n, probeOf()).MustRestored(pinned)
 }
 
 // TestNoRoom: a capture for which there is no room is refused before the program
@@ -109,8 +109,8 @@ func TestNoRoom(t *testing.T) {
 				tinyMount(t, n.StoreRoot, c.disk)
 			}
 			k := start(t, n, big())
-			before := k.probe()
-			_, err := k.capture(capture.Request{})
+			before := k.Probe()
+			_, err := k.Capture(capture.Request{})
 			if !errdefs.IsResourceExhausted(err) {
 				t.Errorf("capture: %v", err)
 			}
@@ -119,7 +119,7 @@ func TestNoRoom(t *testing.T) {
 					t.Errorf("%v lacks %q", err, word)
 				}
 			}
-			k.goesOn(before)
+			k.GoesOn(before)
 			storeIsEmpty(t, n)
 		})
 	}
@@ -133,7 +133,7 @@ func TestKilledCapturing(t *testing.T) {
 	configure(t, n, "[limits]\nper_image = 1\n")
 	s := openStore(t, n)
 	a := start(t, n, probeOf())
-	pinned := a.mustCapture(capture.Request{})
+	pinned := a.MustCapture(capture.Request{})
 	if err := s.Pin(pinned.Digest); err != nil {
 		t.Fatal(err)
 	}
@@ -143,11 +143,11 @@ func TestKilledCapturing(t *testing.T) {
 		}
 	})
 	for round := range 8 {
-		k := start(t, n, probeOf().annotate("restore", "Never"))
-		k.probe()
-		shim := parent(t, k.pid())
+		k := start(t, n, probeOf().Annotate("restore", "Never"))
+		k.Probe()
+		shim := parent(t, k.Pid())
 		done := make(chan error, 1)
-		address := k.record().Address
+		address := k.Record().Address
 		go func() {
 			_, err := capture.Call(testContext(t), address, capture.Request{ID: k.ID()})
 			done <- err
@@ -158,7 +158,7 @@ func TestKilledCapturing(t *testing.T) {
 		}
 		<-done
 		eventually(t, func() error {
-			if _, err := k.Task(t.Context(), nil); !errdefs.IsNotFound(err) {
+			if _, err := k.Container.Task(t.Context(), nil); !errdefs.IsNotFound(err) {
 				return fmt.Errorf("the task of the killed shim: %w", err)
 			}
 			return nil
@@ -183,7 +183,7 @@ func TestKilledCapturing(t *testing.T) {
 		}
 	}
 	b := start(t, n, probeOf())
-	if r := b.record(); r.Outcome != checkpoint.Restore {
+	if r := b.Record(); r.Outcome != checkpoint.Restore {
 		t.Errorf("the start after: %+v", r.Decision)
 	}
 	all, err := s.List()
@@ -205,9 +205,9 @@ func TestTagMoves(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := start(t, n, probeOf())
-	a.probe()
-	old := a.mustCapture(capture.Request{})
-	kept := a.mustCapture(capture.Request{Name: "kept"})
+	a.Probe()
+	old := a.MustCapture(capture.Request{})
+	kept := a.MustCapture(capture.Request{Name: "kept"})
 	maker, err := harness.Tool("images")
 	if err != nil {
 		t.Fatal(err)
@@ -224,10 +224,10 @@ func TestTagMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := start(t, n, probeOf())
-	b.mustBooted("no registered checkpoint")
-	b.probe()
+	b.MustBooted("no registered checkpoint")
+	b.Probe()
 	mustHave(t, n, old, kept)
-	next := b.mustCapture(capture.Request{})
+	next := b.MustCapture(capture.Request{})
 	mustHave(t, n, kept, next)
-	start(t, n, probeOf()).mustRestored(next)
+	start(t, n, probeOf()).MustRestored(next)
 }

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,10 +20,10 @@ import (
 func TestCaptureEntry(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	before := c.probe()
+	before := c.Probe()
 	begin := time.Now()
-	e := c.mustCapture(capture.Request{Name: "entry"})
-	c.goesOn(before)
+	e := c.MustCapture(capture.Request{Name: "entry"})
+	c.GoesOn(before)
 	k := e.Checkpoint
 	image, err := shared.Client().GetImage(testContext(t), probeImage)
 	if err != nil {
@@ -91,38 +90,38 @@ func private(t *testing.T, dir string) {
 func TestCaptureStop(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	before := c.probe()
-	e := c.mustCapture(capture.Request{Stop: true})
-	if got := c.wait(); got != 137 {
+	before := c.Probe()
+	e := c.MustCapture(capture.Request{Stop: true})
+	if got := c.Wait(); got != 137 {
 		t.Errorf("exit status %d", got)
 	}
 	clone := start(t, shared, probeOf())
-	clone.mustRestored(e)
-	clone.goesOn(before)
+	clone.MustRestored(e)
+	clone.GoesOn(before)
 }
 
 // TestCapturePaused: a paused task is captured as it stands and stays paused.
 func TestCapturePaused(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	before := c.probe()
-	if err := c.task.Pause(testContext(t)); err != nil {
+	before := c.Probe()
+	if err := c.Task.Pause(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	e := c.mustCapture(capture.Request{})
-	if s := c.status(); s != "paused" {
+	e := c.MustCapture(capture.Request{})
+	if s := c.Status(); s != "paused" {
 		t.Errorf("status %s", s)
 	}
-	if _, err := c.ask(); err == nil {
+	if _, err := c.Ask(); err == nil {
 		t.Error("the paused program answers")
 	}
-	if err := c.task.Resume(testContext(t)); err != nil {
+	if err := c.Task.Resume(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	c.goesOn(before)
+	c.GoesOn(before)
 	clone := start(t, shared, probeOf())
-	clone.mustRestored(e)
-	clone.goesOn(before)
+	clone.MustRestored(e)
+	clone.GoesOn(before)
 }
 
 // TestWritableLayer: what the program's surroundings wrote comes back with it:
@@ -130,8 +129,8 @@ func TestCapturePaused(t *testing.T) {
 func TestWritableLayer(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	c.probe()
-	c.mustExec("sh", "-e", "-c", `
+	c.Probe()
+	c.MustExec("sh", "-e", "-c", `
 		mkdir -p /new/deep; echo new >/new/deep/file; chmod 0641 /new/deep/file; chown 12:34 /new/deep/file
 		ln /new/deep/file /new/hard; ln -s deep/file /new/soft; mknod /new/fifo p
 		echo changed >>/etc/passwd
@@ -142,20 +141,20 @@ func TestWritableLayer(t *testing.T) {
 	const look = `
 		cat /new/deep/file /home/only /var; tail -n1 /etc/passwd; readlink /new/soft; md5sum /new/random
 		stat -c '%a %u:%g %h' /new/deep/file; stat -c %F /new/fifo; ls -A /home; ls /etc/group 2>&1; [ /new/hard -ef /new/deep/file ] && echo linked; true`
-	want := c.mustExec("sh", "-c", look)
+	want := c.MustExec("sh", "-c", look)
 	if !strings.Contains(want, "linked") || !strings.Contains(want, "641 12:34 2") {
 		t.Fatalf("the test's own script: %s", want)
 	}
-	e := c.mustCapture(capture.Request{})
+	e := c.MustCapture(capture.Request{})
 	clone := start(t, shared, probeOf())
-	clone.mustRestored(e)
-	clone.probe()
-	if got := clone.mustExec("sh", "-c", look); got != want {
+	clone.MustRestored(e)
+	clone.Probe()
+	if got := clone.MustExec("sh", "-c", look); got != want {
 		t.Errorf("the clone sees\n%s\nwant\n%s", got, want)
 	}
 	// What a clone writes is its own.
-	clone.mustExec("sh", "-c", "echo clone >/new/deep/file; rm /home/only")
-	if got := c.mustExec("sh", "-c", look); got != want {
+	clone.MustExec("sh", "-c", "echo clone >/new/deep/file; rm /home/only")
+	if got := c.MustExec("sh", "-c", look); got != want {
 		t.Errorf("after the clone wrote, the captured container sees\n%s\nwant\n%s", got, want)
 	}
 	if err := openStore(t, shared).Verify(testContext(t), e, nil); err != nil {
@@ -166,22 +165,22 @@ func TestWritableLayer(t *testing.T) {
 func TestCaptureNames(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	before := c.probe()
-	first := c.mustCapture(capture.Request{Name: "twice"})
-	if _, err := c.capture(capture.Request{Name: "twice"}); !errdefs.IsAlreadyExists(err) {
+	before := c.Probe()
+	first := c.MustCapture(capture.Request{Name: "twice"})
+	if _, err := c.Capture(capture.Request{Name: "twice"}); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("capture under a name that is taken: %v", err)
 	}
-	second := c.mustCapture(capture.Request{Name: "twice", Replace: true})
+	second := c.MustCapture(capture.Request{Name: "twice", Replace: true})
 	if first.Digest == second.Digest || second.Name != "twice" {
 		t.Errorf("replaced %s by %s, %q", first.Digest, second.Digest, second.Name)
 	}
 	if got, err := openStore(t, shared).Resolve(first.Digest); err != nil || got.Name != "" {
 		t.Errorf("the replaced checkpoint: %q, %v", got.Name, err)
 	}
-	if _, err := c.capture(capture.Request{Name: "Not Valid"}); !errdefs.IsInvalidArgument(err) {
+	if _, err := c.Capture(capture.Request{Name: "Not Valid"}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("capture under an invalid name: %v", err)
 	}
-	c.goesOn(before)
+	c.GoesOn(before)
 }
 
 // TestCaptureRefused: a capture that fails says why, leaves the task running and
@@ -194,7 +193,7 @@ func TestCaptureRefused(t *testing.T) {
 		before func(t *testing.T, c *container)
 		says   string
 	}{
-		"multipath TCP":   {want: want{image: probeImage, args: []string{"/bin/probe", "-mptcp"}}, says: "multipath"},
+		"multipath TCP":   {want: want{Image: probeImage, Args: []string{"/bin/probe", "-mptcp"}}, says: "multipath"},
 		"host's pids":     {want: probeOf(hostPIDs), says: "pid namespace"},
 		"not this task":   {want: probeOf(), says: "not found"},
 		"no space":        {want: probeOf(), before: fillStore, says: "full"},
@@ -202,7 +201,7 @@ func TestCaptureRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := start(t, n, c.want)
-			before := k.probe()
+			before := k.Probe()
 			if c.before != nil {
 				c.before(t, k)
 			}
@@ -210,11 +209,11 @@ func TestCaptureRefused(t *testing.T) {
 			if c.says == "not found" {
 				req.ID = "nobody"
 			}
-			_, err := capture.Call(testContext(t), k.record().Address, req)
+			_, err := capture.Call(testContext(t), k.Record().Address, req)
 			if err == nil || !strings.Contains(strings.ToLower(err.Error()), c.says) {
 				t.Errorf("error %v, want one that says %q", err, c.says)
 			}
-			k.goesOn(before)
+			k.GoesOn(before)
 			storeIsEmpty(t, n)
 		})
 	}
@@ -239,32 +238,20 @@ func storeIsEmpty(t *testing.T, n *harness.Node) {
 func TestCaptureWithExec(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	before := c.probe()
-	e := c.newExec(false, "cat")
+	before := c.Probe()
+	e := c.NewExec(false, "cat")
 	if err := e.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	k := c.mustCapture(capture.Request{})
+	k := c.MustCapture(capture.Request{})
 	if k.Checkpoint.Source.Processes != 1 {
 		t.Errorf("%d processes captured", k.Checkpoint.Source.Processes)
 	}
-	fmt.Fprintln(e.stdin, "still here")
-	e.out.waitFor(t, "still here")
-	c.goesOn(before)
+	fmt.Fprintln(e.Stdin, "still here")
+	e.Out.WaitFor(t, "still here")
+	c.GoesOn(before)
 	clone := start(t, shared, probeOf())
-	clone.mustRestored(k)
-	clone.goesOn(before)
+	clone.MustRestored(k)
+	clone.GoesOn(before)
 	execs(clone)
-}
-
-// snapctl runs snapctl and decodes what it prints with --json.
-func snapctl(t *testing.T, n *harness.Node, v any, args ...string) {
-	t.Helper()
-	out, err := n.Snapctl(testContext(t), append(args, "--json")...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal([]byte(out.Stdout), v); err != nil {
-		t.Fatal(fmt.Errorf("decode what snapctl %q printed: %w: %s", args, err, out.Stdout))
-	}
 }

@@ -34,18 +34,18 @@ func TestConfig(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := start(t, n, probeOf())
-	e := a.mustCapture(capture.Request{})
+	e := a.MustCapture(capture.Request{})
 
 	with := func(options any) want {
 		w := probeOf()
-		w.options = options
+		w.Options = options
 		return w
 	}
 	configure(t, n, "[defaults]\nrestore = 'Never'\n")
-	start(t, n, with(nil)).mustBooted("restore=Never")
-	start(t, n, probeOf().annotate("restore", "IfPresent")).mustRestored(e)
-	start(t, n, with(generic("[defaults]\nrestore = 'Required'"))).mustRestored(e)
-	start(t, n, with(generic("[defaults]\nrestore = 'Required'")).annotate("restore", "Never")).mustBooted("restore=Never")
+	start(t, n, with(nil)).MustBooted("restore=Never")
+	start(t, n, probeOf().Annotate("restore", "IfPresent")).MustRestored(e)
+	start(t, n, with(generic("[defaults]\nrestore = 'Required'"))).MustRestored(e)
+	start(t, n, with(generic("[defaults]\nrestore = 'Required'")).Annotate("restore", "Never")).MustBooted("restore=Never")
 
 	file := filepath.Join(t.TempDir(), "options.toml")
 	if err := os.WriteFile(file, []byte("Root = '"+n.Dir+"/runc'\n[defaults]\nrestore = 'Required'\n"), 0o600); err != nil {
@@ -55,13 +55,13 @@ func TestConfig(t *testing.T) {
 		"--env", "SNAP_TEST="+t.Name(), probeImage, "by-path", "/bin/probe"); err != nil {
 		t.Fatal(err)
 	}
-	adopt(t, n, "by-path").mustRestored(e)
+	adopt(t, n, "by-path").MustRestored(e)
 	if _, err := os.Stat(filepath.Join(n.Dir, "runc", n.Namespace, "by-path")); err != nil {
 		t.Errorf("the option Root: %v", err)
 	}
 
 	refused := newContainer(t, n, with(generic("SystemCgroup = true")))
-	if err := refused.create(with(nil)); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "SystemCgroup") || !strings.Contains(err.Error(), "SystemdCgroup") {
+	if err := refused.Create(with(nil)); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "SystemCgroup") || !strings.Contains(err.Error(), "SystemdCgroup") {
 		t.Errorf("an unknown option: %v", err)
 	}
 }
@@ -72,19 +72,19 @@ func TestBadConfig(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := start(t, n, probeOf())
-	e := a.mustCapture(capture.Request{})
+	e := a.MustCapture(capture.Request{})
 	configure(t, n, "[limits]\nmax_byte = 1\n")
 	b := start(t, n, probeOf())
-	if _, code := b.exec("true"); code != 0 {
+	if _, code := b.Exec("true"); code != 0 {
 		t.Errorf("it does not run: %d", code)
 	}
-	b.mustBooted("max_byte")
-	demanded := newContainer(t, n, probeOf().annotate("restore", "Required"))
-	if err := demanded.create(probeOf()); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "max_byte") {
+	b.MustBooted("max_byte")
+	demanded := newContainer(t, n, probeOf().Annotate("restore", "Required"))
+	if err := demanded.Create(probeOf()); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "max_byte") {
 		t.Errorf("with restore=Required: %v", err)
 	}
 	configure(t, n, "")
-	start(t, n, probeOf()).mustRestored(e)
+	start(t, n, probeOf()).MustRestored(e)
 }
 
 // What the host does not let its containers ask for is not done, and said; the containers
@@ -94,30 +94,30 @@ func TestCaptureBounds(t *testing.T) {
 	n := newNode(t, harness.Options{})
 	says := func(c *container, words string) {
 		t.Helper()
-		r := c.record()
+		r := c.Record()
 		if r.Outcome != checkpoint.Boot || r.Capture == nil || !strings.Contains(r.Capture.Outcome, words) {
 			t.Errorf("%s: outcome %s, capture %+v, want one that says %q", c.ID(), r.Outcome, r.Capture, words)
 		}
 	}
 	configure(t, n, "[capture]\nallow = ['Every']\nmin_interval = '1h'\n")
-	says(start(t, n, probeOf().annotate("capture", "OnReady")), "[capture] allow")
+	says(start(t, n, probeOf().Annotate("capture", "OnReady")), "[capture] allow")
 	eventually(t, func() error {
 		// What it waits for comes after what it may not do.
-		c := start(t, n, probeOf().annotate("capture", "Every=10s"))
-		r := c.record()
+		c := start(t, n, probeOf().Annotate("capture", "Every=10s"))
+		r := c.Record()
 		if r.Capture == nil || r.Capture.Mode != "Every=1h0m0s" && !strings.Contains(r.Capture.Outcome, "every 1h0m0s") {
 			return fmt.Errorf("capture %+v", r.Capture)
 		}
 		return nil
 	})
 	configure(t, n, "[capture]\nallow = []\n")
-	says(start(t, n, probeOf().annotate("capture", "Every=10m")), "[capture] allow")
+	says(start(t, n, probeOf().Annotate("capture", "Every=10m")), "[capture] allow")
 	mustHave(t, n)
 
 	// A handler's options may give the right back.
-	w := probeOf().annotate("capture", "OnReady")
-	w.options = generic("capture.allow = ['OnReady']")
-	start(t, n, w).probe()
+	w := probeOf().Annotate("capture", "OnReady")
+	w.Options = generic("capture.allow = ['OnReady']")
+	start(t, n, w).Probe()
 	eventually(t, func() error {
 		all, err := openStore(t, n).List()
 		if err == nil && len(all) != 1 {
@@ -126,7 +126,7 @@ func TestCaptureBounds(t *testing.T) {
 		return err
 	})
 	b := start(t, n, probeOf())
-	if r := b.record(); r.Outcome != checkpoint.Restore {
+	if r := b.Record(); r.Outcome != checkpoint.Restore {
 		t.Errorf("the start after: %+v", r.Decision)
 	}
 }

@@ -29,7 +29,7 @@ func hostPIDs(ctx context.Context, c oci.Client, k *containers.Container, s *spe
 // hideCRIU takes CRIU off the node's PATH until the test ends.
 func hideCRIU(t *testing.T, c *container) {
 	t.Helper()
-	replaceCRIU(t, c.node, "")
+	replaceCRIU(t, c.Node, "")
 }
 
 // replaceCRIU makes a node find another program as criu, or none, until the test ends.
@@ -57,7 +57,7 @@ func replaceCRIU(t *testing.T, n *harness.Node, program string) {
 // fillStore puts a file system over the store's drafts that is full, until the test ends.
 func fillStore(t *testing.T, c *container) {
 	t.Helper()
-	tinyMount(t, filepath.Join(c.node.StoreRoot, "drafts"), "size=64k")
+	tinyMount(t, filepath.Join(c.Node.StoreRoot, "drafts"), "size=64k")
 }
 
 // tinyMount mounts a small tmpfs until the test ends.
@@ -146,7 +146,7 @@ func bindDirectory(t *testing.T) []oci.SpecOpts {
 func tinyLayer(t *testing.T, c *container) {
 	t.Helper()
 	ctx := testContext(t)
-	mounts, err := c.node.Client().SnapshotService("overlayfs").Mounts(ctx, c.ID())
+	mounts, err := c.Node.Client().SnapshotService("overlayfs").Mounts(ctx, c.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,11 +180,11 @@ func parent(t *testing.T, pid int) int {
 	return p.PPID
 }
 
-// criu returns the pid of the CRIU that works on the container, 0 if there is none.
+// criuOf returns the pid of the CRIU that works on the container, 0 if there is none.
 // A restore's is in the container's cgroup, and so to be told from those of
 // others in the same shim; a dump's is not.
-func (c *container) criu(restores bool) int {
-	init, err := harness.ReadProcess(c.pid())
+func criuOf(c *container, restores bool) int {
+	init, err := harness.ReadProcess(c.Pid())
 	if err != nil {
 		return 0
 	}
@@ -209,7 +209,7 @@ func (c *container) criu(restores bool) int {
 // killHolder kills the CRIU that holds the task until Start.
 func killHolder(t *testing.T, c *container) {
 	t.Helper()
-	pid := c.criu(true)
+	pid := criuOf(c, true)
 	if pid == 0 {
 		t.Fatalf("%s: the shim runs no CRIU", c.ID())
 	}

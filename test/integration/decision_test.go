@@ -20,12 +20,12 @@ import (
 func TestDecision(t *testing.T) {
 	t.Parallel()
 	a := start(t, shared, probeOf())
-	before := a.probe()
-	older := a.mustCapture(capture.Request{Name: "decision-older"})
-	newer := a.mustCapture(capture.Request{Name: "decision-newer"})
+	before := a.Probe()
+	older := a.MustCapture(capture.Request{Name: "decision-older"})
+	newer := a.MustCapture(capture.Request{Name: "decision-newer"})
 	// Subtests have names of their own; their containers must look like a.
 	same := func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
-		return replaceEnv(s, "SNAP_TEST="+a.t.Name())
+		return replaceEnv(s, "SNAP_TEST="+a.T.Name())
 	}
 	for name, c := range map[string]struct {
 		want want
@@ -36,24 +36,24 @@ func TestDecision(t *testing.T) {
 		misses   string
 	}{
 		"the newest":                  {want: probeOf(same), restored: newer},
-		"by name":                     {want: probeOf(same).annotate("checkpoint", "decision-older"), restored: older},
-		"by digest":                   {want: probeOf(same).annotate("checkpoint", older.Digest), restored: older},
-		"required":                    {want: probeOf(same).annotate("restore", "Required"), restored: newer},
-		"if present":                  {want: probeOf(same).annotate("restore", "IfPresent"), restored: newer},
-		"never":                       {want: probeOf(same).annotate("restore", "Never"), boots: "Never"},
+		"by name":                     {want: probeOf(same).Annotate("checkpoint", "decision-older"), restored: older},
+		"by digest":                   {want: probeOf(same).Annotate("checkpoint", older.Digest), restored: older},
+		"required":                    {want: probeOf(same).Annotate("restore", "Required"), restored: newer},
+		"if present":                  {want: probeOf(same).Annotate("restore", "IfPresent"), restored: newer},
+		"never":                       {want: probeOf(same).Annotate("restore", "Never"), boots: "Never"},
 		"another environment":         {want: probeOf(same, oci.WithEnv([]string{"SNAP_OTHER=1"})), boots: "no registered checkpoint", misses: "SNAP_OTHER"},
-		"another command":             {want: want{image: probeImage, args: []string{"/bin/probe", "-memory", "1"}, opts: []oci.SpecOpts{same}}, boots: "no registered checkpoint", misses: "arg"},
+		"another command":             {want: want{Image: probeImage, Args: []string{"/bin/probe", "-memory", "1"}, Opts: []oci.SpecOpts{same}}, boots: "no registered checkpoint", misses: "arg"},
 		"more capabilities":           {want: probeOf(same, oci.WithAddedCapabilities([]string{"CAP_SYS_PTRACE"})), boots: "no registered checkpoint", misses: "capabilit"},
 		"a sandbox":                   {want: sandbox(probeOf(same)), boots: "sandbox"},
-		"addressed to another":        {want: probeOf(same).annotate("restore.other", "Never"), restored: newer},
+		"addressed to another":        {want: probeOf(same).Annotate("restore.other", "Never"), restored: newer},
 		"another host name and limit": {want: probeOf(same, oci.WithHostname("h"), oci.WithMemoryLimit(100<<20)), restored: newer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			k := start(t, shared, c.want)
 			if c.boots != "" {
-				k.mustBooted(c.boots)
-				if s := k.probe(); s.Token == before.Token {
+				k.MustBooted(c.boots)
+				if s := k.Probe(); s.Token == before.Token {
 					t.Error("it was restored")
 				}
 				if c.misses != "" && !strings.Contains(nearest(k), c.misses) {
@@ -61,19 +61,19 @@ func TestDecision(t *testing.T) {
 				}
 				return
 			}
-			k.mustRestored(c.restored)
-			k.goesOn(before)
+			k.MustRestored(c.restored)
+			k.GoesOn(before)
 		})
 	}
 }
 
 // nearest is what the checkpoints that come nearest differ in, as snapctl tells.
 func nearest(c *container) string {
-	c.t.Helper()
+	c.T.Helper()
 	var explained struct {
 		NearMisses []struct{ Differs []string }
 	}
-	snapctl(c.t, c.node, &explained, "explain", c.ID())
+	snapctl(c.T, c.Node, &explained, "explain", c.ID())
 	var all []string
 	for _, m := range explained.NearMisses {
 		all = append(all, m.Differs...)
@@ -94,7 +94,7 @@ func replaceEnv(s *specs.Spec, variable string) error {
 
 // sandbox makes a container look like a pod's.
 func sandbox(w want) want {
-	w.annotations = map[string]string{"io.kubernetes.cri.container-type": "sandbox"}
+	w.Annotations = map[string]string{"io.kubernetes.cri.container-type": "sandbox"}
 	return w
 }
 
@@ -108,18 +108,18 @@ func TestRefused(t *testing.T) {
 		class string
 		says  string
 	}{
-		"required, and there is none": {probeOf().annotate("restore", "Required"), errdefs.IsFailedPrecondition, "FailedPrecondition", "no registered checkpoint"},
-		"an unknown name":             {probeOf().annotate("checkpoint", "nobody"), errdefs.IsNotFound, "NotFound", "nobody"},
-		"an unknown key":              {probeOf().annotate("restroe", "Never"), errdefs.IsInvalidArgument, "InvalidArgument", "restroe"},
-		"an unknown value":            {probeOf().annotate("restore", "Always"), errdefs.IsInvalidArgument, "InvalidArgument", "Required"},
+		"required, and there is none": {probeOf().Annotate("restore", "Required"), errdefs.IsFailedPrecondition, "FailedPrecondition", "no registered checkpoint"},
+		"an unknown name":             {probeOf().Annotate("checkpoint", "nobody"), errdefs.IsNotFound, "NotFound", "nobody"},
+		"an unknown key":              {probeOf().Annotate("restroe", "Never"), errdefs.IsInvalidArgument, "InvalidArgument", "restroe"},
+		"an unknown value":            {probeOf().Annotate("restore", "Always"), errdefs.IsInvalidArgument, "InvalidArgument", "Required"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newContainer(t, n, c.want)
-			err := k.create(c.want)
+			err := k.Create(c.want)
 			if !c.is(err) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("error %v, want %s that says %q", err, c.class, c.says)
 			}
-			if _, err := k.Task(testContext(t), nil); !errdefs.IsNotFound(err) {
+			if _, err := k.Container.Task(testContext(t), nil); !errdefs.IsNotFound(err) {
 				t.Errorf("the task after the failure: %v", err)
 			}
 			nothingLeft(t, n)
@@ -132,19 +132,19 @@ func TestRefused(t *testing.T) {
 func TestUsedLayer(t *testing.T) {
 	t.Parallel()
 	a := start(t, shared, probeOf())
-	before := a.probe()
-	a.mustCapture(capture.Request{})
-	a.kill(unix.SIGKILL)
-	a.wait()
-	a.delete()
-	if err := a.create(probeOf()); err != nil {
+	before := a.Probe()
+	a.MustCapture(capture.Request{})
+	a.Kill(unix.SIGKILL)
+	a.Wait()
+	a.DeleteTask()
+	if err := a.Create(probeOf()); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.task.Start(testContext(t)); err != nil {
+	if err := a.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	a.mustBooted("writable layer")
-	if s := a.probe(); s.Token == before.Token {
+	a.MustBooted("writable layer")
+	if s := a.Probe(); s.Token == before.Token {
 		t.Error("it was restored")
 	}
 }

@@ -38,7 +38,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("no %s %s that says %q in %+v", level, name, text, checks)
 	}
 	c := start(t, n, probeOf()) // makes the store
-	c.probe()
+	c.Probe()
 	if ok, checks := doctor(); !ok {
 		t.Errorf("a node that is well: %+v", checks)
 	}

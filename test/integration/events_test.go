@@ -114,35 +114,35 @@ func TestEvents(t *testing.T) {
 			w := probeOf()
 			if how == "restored" {
 				a := start(t, shared, w)
-				a.probe()
-				a.mustCapture(capture.Request{})
+				a.Probe()
+				a.MustCapture(capture.Request{})
 			}
-			w.id = fmt.Sprintf("events%d", serial.Add(1))
-			r := recordEvents(t, shared, w.id)
+			w.ID = fmt.Sprintf("events%d", serial())
+			r := recordEvents(t, shared, w.ID)
 			c := start(t, shared, w)
-			if how == "restored" && c.record().Outcome != checkpoint.Restore {
+			if how == "restored" && c.Record().Outcome != checkpoint.Restore {
 				t.Fatal("not restored")
 			}
-			c.probe()
+			c.Probe()
 			ctx := testContext(t)
-			if err := c.task.Pause(ctx); err != nil {
+			if err := c.Task.Pause(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.task.Resume(ctx); err != nil {
+			if err := c.Task.Resume(ctx); err != nil {
 				t.Fatal(err)
 			}
-			e := c.newExec(false, "sleep", "1000")
+			e := c.NewExec(false, "sleep", "1000")
 			if err := e.Start(ctx); err != nil {
 				t.Fatal(err)
 			}
-			c.mustCapture(capture.Request{})
-			c.kill(unix.SIGKILL)
-			c.wait()
-			<-e.exit
+			c.MustCapture(capture.Request{})
+			c.Kill(unix.SIGKILL)
+			c.Wait()
+			<-e.Exit
 			if _, err := e.Delete(ctx); err != nil {
 				t.Error(err)
 			}
-			c.delete()
+			c.DeleteTask()
 			r.mustBe(t, "create", "start", "paused", "resumed", "exec added", "exec started", "checkpointed", "exec exit 137", "exit 137", "delete")
 		})
 	}
@@ -152,23 +152,23 @@ func TestEvents(t *testing.T) {
 func TestShortLife(t *testing.T) {
 	t.Parallel()
 	w := shell("exit 3")
-	w.id = fmt.Sprintf("short%d", serial.Add(1))
-	r := recordEvents(t, shared, w.id)
+	w.ID = fmt.Sprintf("short%d", serial())
+	r := recordEvents(t, shared, w.ID)
 	c := start(t, shared, w)
-	c.wait()
-	c.delete()
+	c.Wait()
+	c.DeleteTask()
 	r.mustBe(t, "create", "start", "exit 3", "delete")
 }
 
 func TestOOM(t *testing.T) {
 	t.Parallel()
 	w := shell("x=a; while true; do x=$x$x; done", oci.WithMemoryLimit(20<<20))
-	w.id = fmt.Sprintf("oom%d", serial.Add(1))
-	r := recordEvents(t, shared, w.id)
+	w.ID = fmt.Sprintf("oom%d", serial())
+	r := recordEvents(t, shared, w.ID)
 	c := start(t, shared, w)
-	if got := c.wait(); got != 137 {
+	if got := c.Wait(); got != 137 {
 		t.Errorf("exit status %d", got)
 	}
-	c.delete()
+	c.DeleteTask()
 	r.mustBe(t, "create", "start", "oom", "exit 137", "delete")
 }

@@ -24,7 +24,7 @@ func attach(t *testing.T, c *container) (*output, io.WriteCloser) {
 	t.Helper()
 	out := &output{}
 	r, w := io.Pipe()
-	task, err := c.Task(testContext(t), cio.NewAttach(cio.WithStreams(r, out, out)))
+	task, err := c.Container.Task(testContext(t), cio.NewAttach(cio.WithStreams(r, out, out)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,41 +35,6 @@ func attach(t *testing.T, c *container) (*output, io.WriteCloser) {
 	return out, w
 }
 
-// execution is a process exec'd by a test.
-type execution struct {
-	client.Process
-	out   *output
-	stdin io.WriteCloser
-	exit  <-chan client.ExitStatus
-}
-
-// newExec announces a process in a container.
-func (c *container) newExec(terminal bool, args ...string) *execution {
-	c.t.Helper()
-	ctx := testContext(c.t)
-	sp, err := c.Spec(ctx)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	p := *sp.Process
-	p.Args, p.Terminal = args, terminal
-	e := &execution{out: &output{}}
-	var stdin io.Reader
-	stdin, e.stdin = io.Pipe()
-	streams := []cio.Opt{cio.WithStreams(stdin, e.out, e.out), cio.WithFIFODir(c.node.Dir)}
-	if terminal {
-		streams = append(streams, cio.WithTerminal)
-	}
-	if e.Process, err = c.task.Exec(ctx, fmt.Sprintf("e%d", serial.Add(1)), &p, cio.NewCreator(streams...)); err != nil {
-		c.t.Fatal(err)
-	}
-	if e.exit, err = e.Wait(ctx); err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Cleanup(func() { e.stdin.Close() })
-	return e
-}
-
 func TestExec(t *testing.T) {
 	t.Parallel()
 	execs(start(t, shared, probeOf()))
@@ -77,31 +42,31 @@ func TestExec(t *testing.T) {
 
 // execs checks exec'd processes of all sorts in a container that runs the probe.
 func execs(c *container) {
-	t := c.t
+	t := c.T
 	t.Helper()
-	if out, code := c.exec("sh", "-c", "echo out; exit 42"); out != "out\n" || code != 42 {
+	if out, code := c.Exec("sh", "-c", "echo out; exit 42"); out != "out\n" || code != 42 {
 		t.Errorf("exec: %q, %d", out, code)
 	}
 	ctx := testContext(t)
-	e := c.newExec(true, "sh", "-c", "tty; stty -echo; while read cmd; do eval \"$cmd\"; done")
+	e := c.NewExec(true, "sh", "-c", "tty; stty -echo; while read cmd; do eval \"$cmd\"; done")
 	if err := e.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	e.out.waitFor(t, "/dev/pts/")
+	e.Out.WaitFor(t, "/dev/pts/")
 	if err := e.Resize(ctx, 90, 30); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintln(e.stdin, "stty size")
-	e.out.waitFor(t, "30 90")
-	fmt.Fprintln(e.stdin, "exit 3")
-	if s := <-e.exit; s.ExitCode() != 3 {
+	fmt.Fprintln(e.Stdin, "stty size")
+	e.Out.WaitFor(t, "30 90")
+	fmt.Fprintln(e.Stdin, "exit 3")
+	if s := <-e.Exit; s.ExitCode() != 3 {
 		t.Errorf("exit status with a terminal: %d, %v", s.ExitCode(), s.Error())
 	}
 	if _, err := e.Delete(ctx); err != nil {
 		t.Error(err)
 	}
 
-	k := c.newExec(false, "sleep", "1000")
+	k := c.NewExec(false, "sleep", "1000")
 	if err := k.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -111,21 +76,21 @@ func execs(c *container) {
 	if err := k.Kill(ctx, unix.SIGKILL); err != nil {
 		t.Error(err)
 	}
-	if s := <-k.exit; s.ExitCode() != 137 {
+	if s := <-k.Exit; s.ExitCode() != 137 {
 		t.Errorf("exit status of a killed process: %d, %v", s.ExitCode(), s.Error())
 	}
 	if _, err := k.Delete(ctx); err != nil {
 		t.Error(err)
 	}
 
-	bad := c.newExec(false, "/nonexistent")
+	bad := c.NewExec(false, "/nonexistent")
 	if err := bad.Start(ctx); err == nil || !strings.Contains(err.Error(), "/nonexistent") {
 		t.Errorf("exec of what does not exist: %v", err)
 	}
 	if _, err := bad.Delete(ctx); err != nil {
 		t.Error(err)
 	}
-	if s := c.status(); s != client.Running {
+	if s := c.Status(); s != client.Running {
 		t.Errorf("status of the task: %s", s)
 	}
 }
@@ -136,7 +101,7 @@ func TestExecsAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	var all []*execution
 	for n := range 4 {
-		all = append(all, c.newExec(false, "sh", "-c", fmt.Sprintf("sleep 0.1; echo number %d; exit %d", n, n)))
+		all = append(all, c.NewExec(false, "sh", "-c", fmt.Sprintf("sleep 0.1; echo number %d; exit %d", n, n)))
 	}
 	for n, e := range all {
 		wg.Go(func() {
@@ -144,10 +109,10 @@ func TestExecsAtOnce(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			s := <-e.exit
+			s := <-e.Exit
 			e.IO().Wait()
-			if want := fmt.Sprintf("number %d\n", n); s.ExitCode() != uint32(n) || e.out.String() != want {
-				t.Errorf("exec %d: %q, %d, %v", n, e.out, s.ExitCode(), s.Error())
+			if want := fmt.Sprintf("number %d\n", n); s.ExitCode() != uint32(n) || e.Out.String() != want {
+				t.Errorf("exec %d: %q, %d, %v", n, e.Out, s.ExitCode(), s.Error())
 			}
 			if _, err := e.Delete(t.Context()); err != nil {
 				t.Error(err)
@@ -161,58 +126,15 @@ func TestExecsAtOnce(t *testing.T) {
 func TestExecEndsWithInit(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	e := c.newExec(false, "sleep", "1000")
+	e := c.NewExec(false, "sleep", "1000")
 	if err := e.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	c.kill(unix.SIGKILL)
-	if got := c.wait(); got != 137 {
+	c.Kill(unix.SIGKILL)
+	if got := c.Wait(); got != 137 {
 		t.Errorf("exit status %d", got)
 	}
-	if s := <-e.exit; s.ExitCode() != 137 {
+	if s := <-e.Exit; s.ExitCode() != 137 {
 		t.Errorf("exit status of the exec'd process: %d, %v", s.ExitCode(), s.Error())
 	}
-}
-
-// exec runs a command in the container and returns its output and exit status.
-func (c *container) exec(args ...string) (string, uint32) {
-	c.t.Helper()
-	ctx := testContext(c.t)
-	sp, err := c.Spec(ctx)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	p := *sp.Process
-	p.Args, p.Terminal = args, false
-	var out output
-	e, err := c.task.Exec(ctx, fmt.Sprintf("e%d", serial.Add(1)), &p, cio.NewCreator(cio.WithStreams(nil, &out, &out), cio.WithFIFODir(c.node.Dir)))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	exit, err := e.Wait(ctx)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if err := e.Start(ctx); err != nil {
-		c.t.Fatal(err)
-	}
-	s := <-exit
-	if err := s.Error(); err != nil {
-		c.t.Fatal(err)
-	}
-	e.IO().Wait()
-	if _, err := e.Delete(ctx); err != nil {
-		c.t.Fatal(err)
-	}
-	return out.String(), s.ExitCode()
-}
-
-// mustExec runs a command that must succeed.
-func (c *container) mustExec(args ...string) string {
-	c.t.Helper()
-	out, code := c.exec(args...)
-	if code != 0 {
-		c.t.Fatalf("%s: exec %q: exit status %d: %s", c.ID(), args, code, out)
-	}
-	return out
 }

@@ -167,53 +167,53 @@ func TestDryRunOfContainer(t *testing.T) {
 	n := newNode(t, harness.Options{})
 	a := newContainer(t, n, probeOf())
 	told := dryRun(t, n, a.ID())
-	if err := a.create(probeOf()); err != nil {
+	if err := a.Create(probeOf()); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.task.Start(testContext(t)); err != nil {
+	if err := a.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	told.agrees(t, a.record())
-	a.probe()
+	told.agrees(t, a.Record())
+	a.Probe()
 	if out, err := n.Snapctl(testContext(t), "explain", "--dry-run", a.ID()); err == nil || !strings.Contains(out.Stderr, "has a task already") {
 		t.Errorf("of a container that runs: %v, %s", err, out.Stderr)
 	}
-	e := a.mustCapture(capture.Request{Name: "told"})
+	e := a.MustCapture(capture.Request{Name: "told"})
 	for name, w := range map[string]want{
 		"same":     probeOf(sameAs(a)),
-		"terminal": {image: probeImage, args: []string{"/bin/probe"}, terminal: true, opts: []oci.SpecOpts{sameAs(a)}},
+		"terminal": {Image: probeImage, Args: []string{"/bin/probe"}, Terminal: true, Opts: []oci.SpecOpts{sameAs(a)}},
 		"sandbox":  sandbox(probeOf(sameAs(a))),
 		"pids":     probeOf(sameAs(a), hostPIDs),
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newContainer(t, n, w)
 			told := dryRun(t, n, c.ID())
-			if err := c.create(w); err != nil {
+			if err := c.Create(w); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.task.Start(testContext(t)); err != nil {
+			if err := c.Task.Start(testContext(t)); err != nil {
 				t.Fatal(err)
 			}
-			told.agrees(t, c.record())
+			told.agrees(t, c.Record())
 			if name == "same" {
-				c.mustRestored(e)
+				c.MustRestored(e)
 			} else {
-				c.mustBooted("")
+				c.MustBooted("")
 			}
 		})
 	}
 	// The layer of one that ran is not fresh.
-	a.kill(9)
-	a.wait()
-	a.delete()
+	a.Kill(9)
+	a.Wait()
+	a.DeleteTask()
 	told = dryRun(t, n, a.ID())
-	if err := a.create(probeOf()); err != nil {
+	if err := a.Create(probeOf()); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.task.Start(testContext(t)); err != nil {
+	if err := a.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	told.agrees(t, a.record())
+	told.agrees(t, a.Record())
 	if !strings.Contains(told.Decision.Reason, "writable layer") {
 		t.Errorf("decision %+v", told.Decision)
 	}
@@ -224,10 +224,10 @@ func TestExplainImage(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := start(t, n, probeOf())
-	a.probe()
-	e := a.mustCapture(capture.Request{Name: "of-image"})
+	a.Probe()
+	e := a.MustCapture(capture.Request{Name: "of-image"})
 	b := start(t, n, probeOf())
-	b.mustRestored(e)
+	b.MustRestored(e)
 	var x struct {
 		Registered []struct {
 			Name  string
@@ -255,7 +255,7 @@ func TestExplainImage(t *testing.T) {
 
 // sameAs gives a subtest's container the environment of another test's.
 func sameAs(c *container) oci.SpecOpts {
-	return oci.WithEnv([]string{"SNAP_TEST=" + c.t.Name()})
+	return oci.WithEnv([]string{"SNAP_TEST=" + c.T.Name()})
 }
 
 // TestDryRunOfResume: a dry run knows a container's own resume points, and explain what was
@@ -267,8 +267,8 @@ func TestDryRunOfResume(t *testing.T) {
 	if err := os.WriteFile(n.SnapConfig(), config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := start(t, n, probeOf().annotate("capture", "Every=1s"))
-	c.probe()
+	c := start(t, n, probeOf().Annotate("capture", "Every=1s"))
+	c.Probe()
 	eventually(t, func() error {
 		all, err := openStore(t, n).List()
 		if err == nil && len(all) == 0 {
@@ -284,18 +284,18 @@ func TestDryRunOfResume(t *testing.T) {
 	if x.Start.Capture == nil || !strings.HasPrefix(x.Start.Capture.Mode, "Every") || len(x.Captures) == 0 || x.Captures[0].Kind != checkpoint.ResumePoint {
 		t.Errorf("explained %+v, %+v", x.Start.Capture, x.Captures)
 	}
-	c.kill(unix.SIGKILL)
-	c.wait()
-	c.delete()
+	c.Kill(unix.SIGKILL)
+	c.Wait()
+	c.DeleteTask()
 	told := dryRun(t, n, c.ID())
 	if told.Decision.Action != checkpoint.Restore {
 		t.Errorf("decision %+v", told.Decision)
 	}
-	if err := c.create(probeOf()); err != nil {
+	if err := c.Create(probeOf()); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.task.Start(testContext(t)); err != nil {
+	if err := c.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	told.agrees(t, c.record())
+	told.agrees(t, c.Record())
 }

@@ -57,7 +57,7 @@ var failures = map[string]failure{
 	"CRIU is killed when the task exists": {says: "CRIU", meddle: killHolder},
 	"the task is killed by a stranger": {says: "restore container", meddle: func(t *testing.T, c *container) {
 		t.Helper()
-		if err := unix.Kill(c.pid(), unix.SIGKILL); err != nil {
+		if err := unix.Kill(c.Pid(), unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 	}},
@@ -92,10 +92,10 @@ func (f failure) want(t *testing.T) want {
 	t.Helper()
 	w := probeOf()
 	if f.args != nil {
-		w.args = f.args
+		w.Args = f.args
 	}
 	if f.opts != nil {
-		w.opts = f.opts(t)
+		w.Opts = f.opts(t)
 	}
 	return w
 }
@@ -104,9 +104,9 @@ func (f failure) want(t *testing.T) want {
 func (f failure) capture(t *testing.T, n *harness.Node, w want) (*container, checkpoint.Entry, probeState) {
 	t.Helper()
 	c := start(t, n, w)
-	before := c.probe()
-	c.mustExec("sh", "-c", "head -c 1000000 /dev/urandom >/marker")
-	e := c.mustCapture(capture.Request{Name: "demanded", Replace: true})
+	before := c.Probe()
+	c.MustExec("sh", "-c", "head -c 1000000 /dev/urandom >/marker")
+	e := c.MustCapture(capture.Request{Name: "demanded", Replace: true})
 	if f.damage != nil {
 		f.damage(t, n, e)
 	}
@@ -124,18 +124,18 @@ func (f failure) prepareFor(t *testing.T, c *container) {
 func (f failure) recorded(t *testing.T, c *container, e checkpoint.Entry) {
 	t.Helper()
 	if f.decision {
-		c.mustBooted(f.says)
+		c.MustBooted(f.says)
 		return
 	}
-	r := c.record()
+	r := c.Record()
 	if r.Outcome != checkpoint.Boot || r.Decision.Action != checkpoint.Restore || !strings.Contains(r.Fallback, f.says) {
 		t.Errorf("record %+v, want a fallback that says %q", r, f.says)
 	}
-	st, err := openStore(t, c.node).Resolve(e.Digest)
+	st, err := openStore(t, c.Node).Resolve(e.Digest)
 	if err != nil || st.State.Failures != 1 || !strings.Contains(st.State.LastFailure, f.says) {
 		t.Errorf("state %+v, %v, want one failure that says %q", st.State, err, f.says)
 	}
-	log, err := c.node.Log()
+	log, err := c.Node.Log()
 	if err != nil {
 		t.Fatal(err)
 	}

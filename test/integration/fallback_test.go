@@ -22,38 +22,38 @@ func TestFallback(t *testing.T) {
 			_, e, before := f.capture(t, n, w)
 			c := newContainer(t, n, w)
 			f.prepareFor(t, c)
-			if err := c.create(w); err != nil {
+			if err := c.Create(w); err != nil {
 				t.Fatal(err)
 			}
-			ns := netns(t, c.pid())
-			attachVeth(t, c.pid(), "10.98.0.2/24")
+			ns := netns(t, c.Pid())
+			attachVeth(t, c.Pid(), "10.98.0.2/24")
 			if f.meddle != nil {
 				f.meddle(t, c)
 			}
-			if err := c.task.Start(testContext(t)); err != nil {
+			if err := c.Task.Start(testContext(t)); err != nil {
 				t.Fatal(err)
 			}
 			f.recorded(t, c, e)
-			s := c.probe()
+			s := c.Probe()
 			if s.Token == before.Token {
 				t.Error("it was restored")
 			}
-			c.inOwnCgroup()
-			if got := netns(t, c.pid()); got != ns {
+			c.InOwnCgroup()
+			if got := netns(t, c.Pid()); got != ns {
 				t.Errorf("the network namespace %d, that Create told, became %d", ns, got)
 			}
-			if out := c.mustExec("ip", "addr"); !strings.Contains(out, "10.98.0.2/24") || !strings.Contains(out, "LOOPBACK,UP") {
+			if out := c.MustExec("ip", "addr"); !strings.Contains(out, "10.98.0.2/24") || !strings.Contains(out, "LOOPBACK,UP") {
 				t.Errorf("the task's addresses: %s", out)
 			}
-			if out, code := c.exec("ls", "/marker"); code == 0 {
+			if out, code := c.Exec("ls", "/marker"); code == 0 {
 				t.Errorf("the checkpoint's files are there: %s", out)
 			}
 			execs(c)
-			c.kill(unix.SIGTERM)
-			if got := c.wait(); got != 7 {
+			c.Kill(unix.SIGTERM)
+			if got := c.Wait(); got != 7 {
 				t.Errorf("exit status %d", got)
 			}
-			c.delete()
+			c.DeleteTask()
 			noNetNS(t, ns)
 		})
 	}
@@ -71,35 +71,35 @@ func TestDemandedFails(t *testing.T) {
 				t.Cleanup(func() { nothingLeft(t, n) })
 				w := f.want(t)
 				a, e, _ := f.capture(t, n, w)
-				a.kill(unix.SIGKILL)
-				a.wait()
-				a.delete()
+				a.Kill(unix.SIGKILL)
+				a.Wait()
+				a.DeleteTask()
 				value := "Required"
 				if how == "checkpoint" {
 					value = "demanded"
 				}
-				w = w.annotate(how, value)
+				w = w.Annotate(how, value)
 				c := newContainer(t, n, w)
 				f.prepareFor(t, c)
-				err := c.create(w)
+				err := c.Create(w)
 				if err == nil {
 					if f.meddle != nil {
 						f.meddle(t, c)
 					} else if !f.late {
 						t.Error("Create succeeded")
 					}
-					if err = c.task.Start(testContext(t)); err == nil {
+					if err = c.Task.Start(testContext(t)); err == nil {
 						t.Fatal("the task started")
 					}
-					if got := c.wait(); got != 137 {
+					if got := c.Wait(); got != 137 {
 						t.Errorf("exit status %d", got)
 					}
-					c.delete()
+					c.DeleteTask()
 				}
 				if !strings.Contains(err.Error(), f.says) || !strings.Contains(err.Error(), "asked for") {
 					t.Errorf("error %v, want one that says %q", err, f.says)
 				}
-				if _, err := c.Task(testContext(t), nil); !errdefs.IsNotFound(err) {
+				if _, err := c.Container.Task(testContext(t), nil); !errdefs.IsNotFound(err) {
 					t.Errorf("the task after the failure: %v", err)
 				}
 				if f.prepare == nil {
@@ -119,32 +119,32 @@ func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := start(t, n, probeOf())
-	before := a.probe()
-	e := a.mustCapture(capture.Request{Name: "frail"})
+	before := a.Probe()
+	e := a.MustCapture(capture.Request{Name: "frail"})
 	for range checkpoint.QuarantineAfter {
 		c := create(t, n, probeOf())
 		killHolder(t, c)
-		if err := c.task.Start(testContext(t)); err != nil {
+		if err := c.Task.Start(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
-		if r := c.record(); r.Fallback == "" {
+		if r := c.Record(); r.Fallback == "" {
 			t.Fatalf("record %+v", r)
 		}
 	}
-	start(t, n, probeOf()).mustBooted("quarantined")
+	start(t, n, probeOf()).MustBooted("quarantined")
 	// By name it can still be had.
-	named := start(t, n, probeOf().annotate("checkpoint", "frail"))
-	named.mustRestored(e)
+	named := start(t, n, probeOf().Annotate("checkpoint", "frail"))
+	named.MustRestored(e)
 	for range checkpoint.QuarantineAfter {
 		if _, err := openStore(t, n).RecordFailure(e.Digest, "the test says so"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	start(t, n, probeOf()).mustBooted("the test says so")
+	start(t, n, probeOf()).MustBooted("the test says so")
 	if _, err := n.Snapctl(testContext(t), "clear", "frail"); err != nil {
 		t.Fatal(err)
 	}
 	c := start(t, n, probeOf())
-	c.mustRestored(e)
-	c.goesOn(before)
+	c.MustRestored(e)
+	c.GoesOn(before)
 }

@@ -19,7 +19,7 @@ import (
 
 // big wants a probe whose memory makes captures and restores take their time.
 func big() want {
-	return want{image: probeImage, args: []string{"/bin/probe", "-memory", "64"}}
+	return want{Image: probeImage, Args: []string{"/bin/probe", "-memory", "64"}}
 }
 
 // TestShimKilled kills the shim in each phase of a task's life: containerd hears
@@ -50,16 +50,16 @@ func TestShimKilled(t *testing.T) {
 			entries := 0
 			if c.captured {
 				a := start(t, n, w)
-				a.probe()
-				a.mustCapture(capture.Request{Stop: true})
-				a.wait()
-				a.delete()
+				a.Probe()
+				a.MustCapture(capture.Request{Stop: true})
+				a.Wait()
+				a.DeleteTask()
 				entries = 1
 			}
-			w.id = fmt.Sprintf("killed%d", serial.Add(1))
-			r := recordEvents(t, n, w.id)
+			w.ID = fmt.Sprintf("killed%d", serial())
+			r := recordEvents(t, n, w.ID)
 			k := create(t, n, w)
-			ns, shim := netns(t, k.pid()), parent(t, k.pid())
+			ns, shim := netns(t, k.Pid()), parent(t, k.Pid())
 			c.during(t, k, func() {
 				if err := unix.Kill(shim, unix.SIGKILL); err != nil {
 					t.Error(err)
@@ -72,7 +72,7 @@ func TestShimKilled(t *testing.T) {
 				return nil
 			})
 			eventually(t, func() error {
-				if _, err := k.Task(t.Context(), nil); !errdefs.IsNotFound(err) {
+				if _, err := k.Container.Task(t.Context(), nil); !errdefs.IsNotFound(err) {
 					return fmt.Errorf("the task of the killed shim: %w", err)
 				}
 				return nil
@@ -105,40 +105,40 @@ func TestShimKilled(t *testing.T) {
 // the killed shim, its socket, as with the stock one, is not in the way.
 func startsAgain(t *testing.T, c *container, w want) {
 	t.Helper()
-	left, err := c.node.Settle(context.WithoutCancel(t.Context()))
+	left, err := c.Node.Settle(context.WithoutCancel(t.Context()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(left.Processes)+len(left.Mounts)+len(left.Cgroups) > 0 || len(left.Files) > 1 {
 		t.Errorf("something is left:\n%s", left)
 	}
-	if err := c.create(w); err != nil {
+	if err := c.Create(w); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.task.Start(testContext(t)); err != nil {
+	if err := c.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	c.probe()
-	c.kill(unix.SIGKILL)
-	c.wait()
-	c.delete()
+	c.Probe()
+	c.Kill(unix.SIGKILL)
+	c.Wait()
+	c.DeleteTask()
 }
 
 func killRunning(t *testing.T, c *container, kill func()) {
 	t.Helper()
-	if err := c.task.Start(testContext(t)); err != nil {
+	if err := c.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	c.probe()
+	c.Probe()
 	kill()
 }
 
 func killExec(t *testing.T, c *container, kill func()) {
 	t.Helper()
-	if err := c.task.Start(testContext(t)); err != nil {
+	if err := c.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.newExec(false, "sleep", "1000").Start(testContext(t)); err != nil {
+	if err := c.NewExec(false, "sleep", "1000").Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
 	kill()
@@ -148,13 +148,13 @@ func killExec(t *testing.T, c *container, kill func()) {
 func killCapturing(after time.Duration) func(*testing.T, *container, func()) {
 	return func(t *testing.T, c *container, kill func()) {
 		t.Helper()
-		if err := c.task.Start(testContext(t)); err != nil {
+		if err := c.Task.Start(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
-		c.probe()
+		c.Probe()
 		done := make(chan error, 1)
 		go func() {
-			_, err := c.capture(capture.Request{})
+			_, err := c.Capture(capture.Request{})
 			done <- err
 		}()
 		waitForCRIU(t, c)
@@ -169,7 +169,7 @@ func killRestoring(after time.Duration) func(*testing.T, *container, func()) {
 	return func(t *testing.T, c *container, kill func()) {
 		t.Helper()
 		done := make(chan error, 1)
-		go func() { done <- c.task.Start(testContext(t)) }()
+		go func() { done <- c.Task.Start(testContext(t)) }()
 		time.Sleep(after) // a moment in the restore, whichever it is
 		kill()
 		<-done
@@ -181,7 +181,7 @@ func waitForCRIU(t *testing.T, c *container) int {
 	t.Helper()
 	pid := 0
 	eventually(t, func() error {
-		if pid = c.criu(false); pid == 0 {
+		if pid = criuOf(c, false); pid == 0 {
 			return fmt.Errorf("%s: the shim runs no CRIU", c.ID())
 		}
 		return nil
@@ -202,11 +202,11 @@ func TestCRIUKilledInCapture(t *testing.T) {
 	for _, ms := range []int{0, 0, 1, 2, 5, 10, 15, 20, 30, 40, 60, 80} {
 		if c == nil {
 			c = start(t, n, big())
-			before = c.probe()
+			before = c.Probe()
 		}
 		done := make(chan error, 1)
 		go func() {
-			e, err := c.capture(capture.Request{})
+			e, err := c.Capture(capture.Request{})
 			if err == nil {
 				err = openStore(t, n).Remove(e.Digest)
 			} else {
@@ -219,16 +219,16 @@ func TestCRIUKilledInCapture(t *testing.T) {
 		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by now
 		err := <-done
 		storeIsEmpty(t, n)
-		if !c.survives() {
+		if !survives(c) {
 			died++
 			t.Logf("the program died %d ms after CRIU had begun: %v", ms, err)
-			c.delete()
+			c.DeleteTask()
 			nothingLeft(t, n)
 			c = nil
 			continue
 		}
-		before = c.goesOn(before)
-		if s := c.status(); s != client.Running {
+		before = c.GoesOn(before)
+		if s := c.Status(); s != client.Running {
 			t.Errorf("after %d ms: status %s, %v", ms, s, err)
 		}
 	}
@@ -240,22 +240,22 @@ func TestCRIUKilledInCapture(t *testing.T) {
 	}
 	if c == nil {
 		c = start(t, n, big())
-		before = c.probe()
+		before = c.Probe()
 	}
-	e := c.mustCapture(capture.Request{})
+	e := c.MustCapture(capture.Request{})
 	clone := start(t, n, big())
-	clone.mustRestored(e)
-	clone.goesOn(before)
+	clone.MustRestored(e)
+	clone.GoesOn(before)
 }
 
 // survives says whether the program answers; if not, its exit has been told.
-func (c *container) survives() (alive bool) {
-	c.t.Helper()
-	eventually(c.t, func() error {
-		if len(c.exit) > 0 {
+func survives(c *container) (alive bool) {
+	c.T.Helper()
+	eventually(c.T, func() error {
+		if len(c.Exit) > 0 {
 			return nil
 		}
-		_, err := c.ask()
+		_, err := c.Ask()
 		alive = err == nil
 		return err
 	})
@@ -267,35 +267,35 @@ func TestCRIUKilledInRestore(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := start(t, n, big())
-	before := a.probe()
-	e := a.mustCapture(capture.Request{})
+	before := a.Probe()
+	e := a.MustCapture(capture.Request{})
 	for i := range 8 {
 		c := create(t, n, big())
-		pid := c.criu(true)
+		pid := criuOf(c, true)
 		done := make(chan error, 1)
-		go func() { done <- c.task.Start(testContext(t)) }()
+		go func() { done <- c.Task.Start(testContext(t)) }()
 		time.Sleep(time.Duration(i) * 5 * time.Millisecond)
 		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by now
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		now := c.probe()
-		if r := c.record(); r.Outcome == checkpoint.Restore != (now.Token == before.Token) {
+		now := c.Probe()
+		if r := c.Record(); r.Outcome == checkpoint.Restore != (now.Token == before.Token) {
 			t.Errorf("outcome %s, token %s, was %s", r.Outcome, now.Token, before.Token)
 		}
-		c.inOwnCgroup()
-		c.kill(unix.SIGTERM)
-		if got := c.wait(); got != 7 {
+		c.InOwnCgroup()
+		c.Kill(unix.SIGTERM)
+		if got := c.Wait(); got != 7 {
 			t.Errorf("exit status %d", got)
 		}
-		c.delete()
+		c.DeleteTask()
 		if err := openStore(t, n).Clear(e.Digest); err != nil {
 			t.Fatal(err)
 		}
 	}
-	a.kill(unix.SIGKILL)
-	a.wait()
-	a.delete()
+	a.Kill(unix.SIGKILL)
+	a.Wait()
+	a.DeleteTask()
 	nothingLeft(t, n)
 }
 
@@ -305,24 +305,24 @@ func TestKilledInRestore(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := start(t, n, big())
-	a.probe()
-	a.mustCapture(capture.Request{Stop: true})
-	a.wait()
-	a.delete()
+	a.Probe()
+	a.MustCapture(capture.Request{Stop: true})
+	a.Wait()
+	a.DeleteTask()
 	for i := range 8 {
 		c := create(t, n, big())
 		done := make(chan error, 1)
-		go func() { done <- c.task.Start(testContext(t)) }()
+		go func() { done <- c.Task.Start(testContext(t)) }()
 		time.Sleep(time.Duration(i) * 5 * time.Millisecond)
-		c.kill(unix.SIGKILL)
+		c.Kill(unix.SIGKILL)
 		err := <-done
-		if got := c.wait(); got != 137 {
+		if got := c.Wait(); got != 137 {
 			t.Errorf("exit status %d; start: %v", got, err)
 		}
-		if strings.Contains(c.out.String(), "booted") {
+		if strings.Contains(c.Out.String(), "booted") {
 			t.Errorf("after %d ms: the task was booted: %v", i*5, err)
 		}
-		c.delete()
+		c.DeleteTask()
 		nothingLeft(t, n)
 	}
 }

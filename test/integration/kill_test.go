@@ -23,7 +23,7 @@ func whileCreated(_ *testing.T, _ *container, kill func()) { kill() }
 func whilePaused(t *testing.T, c *container, kill func()) {
 	t.Helper()
 	killRunning(t, c, func() {
-		if err := c.task.Pause(testContext(t)); err != nil {
+		if err := c.Task.Pause(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
 		kill()
@@ -34,7 +34,7 @@ func whilePaused(t *testing.T, c *container, kill func()) {
 func whileStarting(t *testing.T, c *container, kill func()) {
 	t.Helper()
 	done := make(chan error, 1)
-	go func() { done <- c.task.Start(testContext(t)) }()
+	go func() { done <- c.Task.Start(testContext(t)) }()
 	time.Sleep(2 * time.Millisecond) // a moment in the start, whichever it is
 	kill()
 	<-done
@@ -44,8 +44,8 @@ func whileStarting(t *testing.T, c *container, kill func()) {
 func whenExited(t *testing.T, c *container, kill func()) {
 	t.Helper()
 	killRunning(t, c, func() {
-		c.kill(unix.SIGTERM)
-		if got := c.wait(); got != 7 {
+		c.Kill(unix.SIGTERM)
+		if got := c.Wait(); got != 7 {
 			t.Errorf("exit status %d", got)
 		}
 		kill()
@@ -59,7 +59,7 @@ func whileDeleting(after time.Duration) inPhase {
 		whenExited(t, c, func() {
 			done := make(chan error, 1)
 			go func() {
-				_, err := c.task.Delete(testContext(t))
+				_, err := c.Task.Delete(testContext(t))
 				done <- err
 			}()
 			time.Sleep(after) // a moment in the deletion, whichever it is
@@ -98,10 +98,10 @@ func TestShimKilledLate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := probeOf()
-			w.id = fmt.Sprintf("late%d", serial.Add(1))
-			r := recordEvents(t, n, w.id)
+			w.ID = fmt.Sprintf("late%d", serial())
+			r := recordEvents(t, n, w.ID)
 			k := create(t, n, w)
-			ns, shim := netns(t, k.pid()), parent(t, k.pid())
+			ns, shim := netns(t, k.Pid()), parent(t, k.Pid())
 			c.phase(t, k, func() { kill9(t, shim) })
 			gone(t, k)
 			eventually(t, func() error {
@@ -134,7 +134,7 @@ func nothingLeftByKilled(t *testing.T, n *harness.Node) {
 func gone(t *testing.T, c *container) {
 	t.Helper()
 	eventually(t, func() error {
-		if _, err := c.Task(t.Context(), nil); !errdefs.IsNotFound(err) {
+		if _, err := c.Container.Task(t.Context(), nil); !errdefs.IsNotFound(err) {
 			return fmt.Errorf("task %s is still there", c.ID())
 		}
 		return nil
@@ -152,17 +152,17 @@ func TestInitKilled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := create(t, n, big())
-			pid := k.pid()
+			pid := k.Pid()
 			phase(t, k, func() { kill9(t, pid) })
-			if k.status() == client.Paused {
-				if err := k.task.Resume(testContext(t)); err != nil {
+			if k.Status() == client.Paused {
+				if err := k.Task.Resume(testContext(t)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := k.wait(); got != 137 {
+			if got := k.Wait(); got != 137 {
 				t.Errorf("exit status %d", got)
 			}
-			if s := k.delete(); s.ExitCode() != 137 {
+			if s := k.DeleteTask(); s.ExitCode() != 137 {
 				t.Errorf("deleted with status %d", s.ExitCode())
 			}
 			nothingLeft(t, n)
@@ -174,20 +174,20 @@ func TestInitKilled(t *testing.T) {
 func TestExecKilled(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	before := c.probe()
+	before := c.Probe()
 	for name, paused := range map[string]bool{"running": false, "paused": true} {
-		e := c.newExec(false, "sleep", "1000")
+		e := c.NewExec(false, "sleep", "1000")
 		if err := e.Start(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
 		if paused {
-			if err := c.task.Pause(testContext(t)); err != nil {
+			if err := c.Task.Pause(testContext(t)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		kill9(t, int(e.Pid()))
 		if paused {
-			if err := c.task.Resume(testContext(t)); err != nil {
+			if err := c.Task.Resume(testContext(t)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -197,7 +197,7 @@ func TestExecKilled(t *testing.T) {
 		if _, err := e.Delete(testContext(t)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		before = c.goesOn(before)
+		before = c.GoesOn(before)
 	}
 }
 
@@ -207,24 +207,24 @@ func TestFirstOfPodGone(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	w := probeOf()
-	w.annotations = map[string]string{groupAnnotation: "pod"}
+	w.Annotations = map[string]string{groupAnnotation: "pod"}
 	first := start(t, n, w)
 	second := start(t, n, w)
-	before := second.probe()
-	shim := parent(t, second.pid())
-	first.kill(unix.SIGKILL)
-	first.wait()
-	first.delete()
-	if err := first.remove(); err != nil {
+	before := second.Probe()
+	shim := parent(t, second.Pid())
+	first.Kill(unix.SIGKILL)
+	first.Wait()
+	first.DeleteTask()
+	if err := first.Remove(); err != nil {
 		t.Fatal(err)
 	}
 	third := start(t, n, w)
-	if got := parent(t, third.pid()); got != shim || parent(t, second.pid()) != shim {
+	if got := parent(t, third.Pid()); got != shim || parent(t, second.Pid()) != shim {
 		t.Errorf("the third container's shim is %d, the second's %d", got, shim)
 	}
-	third.mustExec("true")
-	e := second.mustCapture(capture.Request{})
+	third.MustExec("true")
+	e := second.MustCapture(capture.Request{})
 	clone := start(t, n, w)
-	clone.mustRestored(e)
-	clone.goesOn(before)
+	clone.MustRestored(e)
+	clone.GoesOn(before)
 }

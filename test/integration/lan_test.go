@@ -66,7 +66,7 @@ func (l *lan) inside(fn func() error) {
 // and a hardware address. What it returns takes it away.
 func (l *lan) attach(pid int, address string, mac net.HardwareAddr) (detach func()) {
 	l.t.Helper()
-	name := fmt.Sprintf("v%d", serial.Add(1))
+	name := fmt.Sprintf("v%d", serial())
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
 	l.inside(func() error {

@@ -31,9 +31,9 @@ func TestShimPerContainer(t *testing.T) {
 	n := newNode(t, harness.Options{})
 	a := leakSource(t, n)
 	runLives(t, a, 0, cycles, nil)
-	a.kill(unix.SIGKILL)
-	a.wait()
-	a.delete()
+	a.Kill(unix.SIGKILL)
+	a.Wait()
+	a.DeleteTask()
 	nothingLeft(t, n)
 }
 
@@ -42,11 +42,11 @@ func TestPodShim(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := leakSource(t, n)
-	shim := parent(t, a.pid())
+	shim := parent(t, a.Pid())
 	runLives(t, a, 0, warmUp, nil)
 	before := sizeOf(t, shim)
 	runLives(t, a, warmUp, cycles, func(c *container) {
-		if got := parent(t, c.pid()); got != shim {
+		if got := parent(t, c.Pid()); got != shim {
 			t.Errorf("%s has a shim of its own: %d, that of the group is %d", c.ID(), got, shim)
 		}
 	})
@@ -56,9 +56,9 @@ func TestPodShim(t *testing.T) {
 		}
 		return nil
 	})
-	a.kill(unix.SIGKILL)
-	a.wait()
-	a.delete()
+	a.Kill(unix.SIGKILL)
+	a.Wait()
+	a.DeleteTask()
 	nothingLeft(t, n)
 }
 
@@ -74,17 +74,17 @@ const groupAnnotation = "io.containerd.runc.v2.group"
 func leakSource(t *testing.T, n *harness.Node) *container {
 	t.Helper()
 	a := start(t, n, grouped(t, "source", probeOf()))
-	a.probe()
-	a.mustCapture(capture.Request{Name: "good"})
+	a.Probe()
+	a.MustCapture(capture.Request{Name: "good"})
 	return a
 }
 
 // grouped puts a container into the test's group: only TestPodShim has one.
 func grouped(t *testing.T, id string, w want) want {
 	t.Helper()
-	w.id = id
+	w.ID = id
 	if strings.HasPrefix(t.Name(), "TestPodShim") {
-		w.annotations = map[string]string{groupAnnotation: "pod"}
+		w.Annotations = map[string]string{groupAnnotation: "pod"}
 	}
 	return w
 }
@@ -120,53 +120,53 @@ func live(t *testing.T, a *container, i int, look func(*container)) (retErr erro
 	wantOutcome := checkpoint.Restore
 	kind := i % 5
 	if kind == 0 {
-		w = w.annotate("restore", "Never")
+		w = w.Annotate("restore", "Never")
 		wantOutcome = checkpoint.Boot
 	}
-	c, err := makeContainer(t, a.node, w)
+	c, err := makeContainer(t, a.Node, w)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if err := c.remove(); retErr == nil {
+		if err := c.Remove(); retErr == nil {
 			retErr = err
 		}
 	}()
-	if err := c.create(w); err != nil {
+	if err := c.Create(w); err != nil {
 		return err
 	}
 	switch kind {
 	case 1: // ended before its start
 		return nil
 	case 2: // falls back
-		if err := unix.Kill(c.criu(true), unix.SIGKILL); err != nil {
+		if err := unix.Kill(criuOf(c, true), unix.SIGKILL); err != nil {
 			return err
 		}
 		wantOutcome = checkpoint.Boot
 	}
-	if err := c.task.Start(t.Context()); err != nil {
+	if err := c.Task.Start(t.Context()); err != nil {
 		return err
 	}
 	if look != nil {
 		look(c)
 	}
-	r, err := c.recordOf()
+	r, err := c.RecordOf()
 	if err != nil || r.Outcome != wantOutcome {
 		return fmt.Errorf("outcome %s, want %s, %w: %+v", r.Outcome, wantOutcome, err, r)
 	}
 	if kind == 3 {
-		if out := c.mustExec("echo", "in exec"); out != "in exec\n" {
+		if out := c.MustExec("echo", "in exec"); out != "in exec\n" {
 			return fmt.Errorf("exec: %q", out)
 		}
 	}
 	if kind == 4 {
 		// It stays registered for the next cycles, which then restore from it.
-		if _, err := c.capture(capture.Request{Name: "good", Replace: true}); err != nil {
+		if _, err := c.Capture(capture.Request{Name: "good", Replace: true}); err != nil {
 			return err
 		}
 	}
 	if kind == 2 {
-		if err := openStore(t, a.node).Clear(r.Decision.Digest); err != nil {
+		if err := openStore(t, a.Node).Clear(r.Decision.Digest); err != nil {
 			return err
 		}
 	}

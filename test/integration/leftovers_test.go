@@ -25,16 +25,16 @@ func TestNoRunc(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := start(t, n, probeOf())
-	before := c.probe()
-	c.mustExec("true")
-	e := c.mustCapture(capture.Request{})
+	before := c.Probe()
+	c.MustExec("true")
+	e := c.MustCapture(capture.Request{})
 	clone := start(t, n, probeOf())
-	clone.mustRestored(e)
-	clone.goesOn(before)
+	clone.MustRestored(e)
+	clone.GoesOn(before)
 	for _, k := range []*container{c, clone} {
-		k.kill(unix.SIGKILL)
-		k.wait()
-		k.delete()
+		k.Kill(unix.SIGKILL)
+		k.Wait()
+		k.DeleteTask()
 	}
 	if calls, err := os.ReadFile(trace); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("runc was executed (%v): %s", err, calls)
@@ -48,24 +48,24 @@ func TestNothingLeft(t *testing.T) {
 	n := newNode(t, harness.Options{})
 	for _, end := range []string{"kill", "exit"} {
 		c := start(t, n, probeOf())
-		before := c.probe()
-		ns := netns(t, c.pid())
+		before := c.Probe()
+		ns := netns(t, c.Pid())
 		if end == "kill" {
-			e := c.mustCapture(capture.Request{})
+			e := c.MustCapture(capture.Request{})
 			r := start(t, n, probeOf())
-			r.mustRestored(e)
-			r.goesOn(before)
-			cloneNS := netns(t, r.pid())
-			r.kill(unix.SIGKILL)
-			r.wait()
-			r.delete()
+			r.MustRestored(e)
+			r.GoesOn(before)
+			cloneNS := netns(t, r.Pid())
+			r.Kill(unix.SIGKILL)
+			r.Wait()
+			r.DeleteTask()
 			noNetNS(t, cloneNS)
 		}
-		c.kill(unix.SIGTERM)
-		if got := c.wait(); got != 7 {
+		c.Kill(unix.SIGTERM)
+		if got := c.Wait(); got != 7 {
 			t.Errorf("exit status %d", got)
 		}
-		c.delete()
+		c.DeleteTask()
 		noNetNS(t, ns)
 		nothingLeft(t, n)
 	}

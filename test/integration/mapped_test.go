@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/shim/capture"
+	"github.com/containerd-snap/snap/test/harness/run"
 )
 
 var mappedRestores = flag.Int("mapped-restores", 12, "how many times TestMappedMany restores")
@@ -27,7 +27,7 @@ func TestMappedMany(t *testing.T) {
 	w := allocating(t, "/bin/allocate")
 	c := start(t, shared, w)
 	rounds(t, c, 3)
-	e := c.mustCapture(capture.Request{Stop: true})
+	e := c.MustCapture(capture.Request{Stop: true})
 	var wg sync.WaitGroup
 	next := make(chan int)
 	for range 2 {
@@ -57,25 +57,25 @@ func mappedOnce(t *testing.T, w want, e checkpoint.Entry, n int) {
 		return
 	}
 	defer func() {
-		if err := c.remove(); err != nil {
+		if err := c.Remove(); err != nil {
 			t.Error(err)
 		}
 	}()
-	if err := c.create(w); err != nil {
+	if err := c.Create(w); err != nil {
 		t.Error(err)
 		return
 	}
-	if err := c.task.Start(testContext(t)); err != nil {
+	if err := c.Task.Start(testContext(t)); err != nil {
 		t.Error(err)
 		return
 	}
-	r, err := c.recordOf()
+	r, err := c.RecordOf()
 	if err != nil || r.Outcome != checkpoint.Restore || r.Decision.Digest != e.Digest || r.Memory != checkpoint.MemoryMapped {
 		t.Errorf("restore %d: %s, memory %s, fallback %q (%v)", n, r.Outcome, r.Memory, r.Fallback, err)
 		return
 	}
 	for end := time.Now().Add(deadline); ; time.Sleep(20 * time.Millisecond) {
-		switch out := c.out.String(); {
+		switch out := c.Out.String(); {
 		case strings.Contains(out, "wrong"):
 			t.Errorf("restore %d: %s", n, out)
 			return
@@ -88,22 +88,18 @@ func mappedOnce(t *testing.T, w want, e checkpoint.Entry, n int) {
 	}
 }
 
-// usage is what a process takes, in bytes (proc(5), smaps_rollup).
+// usage is what a clone takes and how long it took.
 type usage struct {
-	RSS     int64 `json:"rss_bytes"`
-	PSS     int64 `json:"pss_bytes"`
-	Private int64 `json:"private_bytes"`
-	Shared  int64 `json:"shared_bytes"`
-	// Anonymous is what was written.
-	Anonymous int64 `json:"anonymous_bytes"`
+	run.Usage
+
 	// RestoreMS is how long CRIU took, of Create and of Start.
 	RestoreMS float64 `json:"restore_ms"`
 }
 
 func usageOf(t *testing.T, c *container) usage {
 	t.Helper()
-	u := usageOfProcess(t, c.pid())
-	r, err := c.recordOf()
+	u := usage{Usage: run.UsageOf(t, c.Pid())}
+	r, err := c.RecordOf()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,56 +111,27 @@ func usageOf(t *testing.T, c *container) usage {
 	return u
 }
 
-func usageOfProcess(t *testing.T, pid int) usage {
-	t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var u usage
-	for line := range strings.Lines(string(data)) {
-		key, value, _ := strings.Cut(line, ":")
-		kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		if err != nil {
-			continue
-		}
-		switch key {
-		case "Rss":
-			u.RSS += kb << 10
-		case "Pss":
-			u.PSS += kb << 10
-		case "Private_Clean", "Private_Dirty":
-			u.Private += kb << 10
-		case "Shared_Clean", "Shared_Dirty":
-			u.Shared += kb << 10
-		case "Anonymous":
-			u.Anonymous = kb << 10
-		}
-	}
-	return u
-}
-
 // TestMappedShared: five clones of a program with 200 MB share what they do not write, and
 // none sees what another wrote. What they take goes to out/memory.json.
 func TestMappedShared(t *testing.T) {
 	t.Parallel()
 	w := allocating(t, "/bin/hold")
 	c := start(t, shared, w)
-	c.out.waitFor(t, "ok 0")
-	e := c.mustCapture(capture.Request{Stop: true})
+	c.Out.WaitFor(t, "ok 0")
+	e := c.MustCapture(capture.Request{Stop: true})
 	figures := map[checkpoint.MemoryMode][]usage{}
 	for _, mode := range []checkpoint.MemoryMode{checkpoint.MemoryMapped, checkpoint.MemoryCopy} {
 		clones := make([]*container, 5)
 		for n := range clones {
-			clones[n] = start(t, shared, w.annotate("memory", string(mode)))
-			clones[n].mustRestored(e)
+			clones[n] = start(t, shared, w.Annotate("memory", string(mode)))
+			clones[n].MustRestored(e)
 		}
 		for range 2 {
 			for _, clone := range clones {
-				had := strings.Count(clone.out.String(), "ok")
-				clone.kill(unix.SIGUSR1)
+				had := strings.Count(clone.Out.String(), "ok")
+				clone.Kill(unix.SIGUSR1)
 				eventually(t, func() error {
-					out := clone.out.String()
+					out := clone.Out.String()
 					if strings.Contains(out, "wrong") {
 						t.Fatal(out)
 					}
@@ -179,7 +146,7 @@ func TestMappedShared(t *testing.T) {
 			figures[mode] = append(figures[mode], usageOf(t, clone))
 		}
 		for _, clone := range clones {
-			if err := clone.remove(); err != nil {
+			if err := clone.Remove(); err != nil {
 				t.Fatal(err)
 			}
 		}

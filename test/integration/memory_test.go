@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/shim/capture"
+	"github.com/containerd-snap/snap/test/harness/run"
 )
 
 // TestMappedForms: a checkpoint in the mapped form serves both modes, and no page file can
@@ -18,31 +19,31 @@ func TestMappedForms(t *testing.T) {
 	w := allocating(t, "/bin/allocate")
 	c := start(t, shared, w)
 	rounds(t, c, 2)
-	e := c.mustCapture(capture.Request{})
+	e := c.MustCapture(capture.Request{})
 	if m := e.Checkpoint.Memory; m.Form != checkpoint.MemoryMapped || !m.Safe {
 		t.Fatalf("the checkpoint's memory is %+v", m)
 	}
 	rounds(t, c, 2)
 	for _, mode := range []checkpoint.MemoryMode{checkpoint.MemoryMapped, checkpoint.MemoryCopy} {
-		clone := start(t, shared, w.annotate("memory", string(mode)))
-		clone.mustRestored(e)
-		clone.mustMemory(mode, "was asked for")
+		clone := start(t, shared, w.Annotate("memory", string(mode)))
+		clone.MustRestored(e)
+		clone.MustMemory(mode, "was asked for")
 		rounds(t, clone, 3)
 	}
 	clone := start(t, shared, w)
-	clone.mustMemory(checkpoint.MemoryMapped, "(glibc)")
-	if out := clone.mustExec("find", "/", "-xdev", "-name", "pages-*"); out != "" {
+	clone.MustMemory(checkpoint.MemoryMapped, "(glibc)")
+	if out := clone.MustExec("find", "/", "-xdev", "-name", "pages-*"); out != "" {
 		t.Errorf("the container sees %s", out)
 	}
-	holdsNoPageFile(t, clone.pid())
+	holdsNoPageFile(t, clone.Pid())
 	// A page file lives as long as somebody maps it.
 	if _, err := shared.Snapctl(testContext(t), "rm", e.Digest); err != nil {
 		t.Fatal(err)
 	}
 	rounds(t, clone, 3)
-	again := clone.mustCapture(capture.Request{})
+	again := clone.MustCapture(capture.Request{})
 	second := start(t, shared, w)
-	second.mustRestored(again)
+	second.MustRestored(again)
 	rounds(t, second, 3)
 }
 
@@ -69,9 +70,9 @@ func TestMappedTree(t *testing.T) {
 	generation := start(t, shared, w)
 	inEach := func(c *container) {
 		for who := range 4 {
-			had := strings.Count(c.out.String(), fmt.Sprint("ok ", who))
+			had := strings.Count(c.Out.String(), fmt.Sprint("ok ", who))
 			eventually(t, func() error {
-				out := c.out.String()
+				out := c.Out.String()
 				if _, what, found := strings.Cut(out, "wrong: "); found {
 					t.Fatalf("wrong: %s", what)
 				}
@@ -84,24 +85,24 @@ func TestMappedTree(t *testing.T) {
 	}
 	inEach(generation)
 	for range 3 {
-		e := generation.mustCapture(capture.Request{Stop: true})
+		e := generation.MustCapture(capture.Request{Stop: true})
 		if m := e.Checkpoint.Memory; m.Form != checkpoint.MemoryMapped || !m.Safe {
 			t.Fatalf("the checkpoint's memory is %+v", m)
 		}
-		copied := start(t, shared, w.annotate("checkpoint", e.Digest).annotate("memory", "copy"))
-		copied.mustMemory(checkpoint.MemoryCopy, "was asked for")
-		generation = start(t, shared, w.annotate("checkpoint", e.Digest))
-		generation.mustMemory(checkpoint.MemoryMapped, "(glibc)")
+		copied := start(t, shared, w.Annotate("checkpoint", e.Digest).Annotate("memory", "copy"))
+		copied.MustMemory(checkpoint.MemoryCopy, "was asked for")
+		generation = start(t, shared, w.Annotate("checkpoint", e.Digest))
+		generation.MustMemory(checkpoint.MemoryMapped, "(glibc)")
 		inEach(copied)
 		inEach(generation)
-		pids, err := generation.task.Pids(testContext(t))
+		pids, err := generation.Task.Pids(testContext(t))
 		if err != nil || len(pids) != 4 {
 			t.Fatalf("%d processes (%v)", len(pids), err)
 		}
 		var written, all int64
 		for _, p := range pids {
 			holdsNoPageFile(t, int(p.Pid))
-			u := usageOfProcess(t, int(p.Pid))
+			u := run.UsageOf(t, int(p.Pid))
 			written += u.Anonymous
 			all += u.PSS
 		}
@@ -110,7 +111,7 @@ func TestMappedTree(t *testing.T) {
 		if written > 20<<20 || all > 64<<20 {
 			t.Errorf("the processes have written %d bytes and take %d", written, all)
 		}
-		if err := copied.remove(); err != nil {
+		if err := copied.Remove(); err != nil {
 			t.Fatal(err)
 		}
 	}

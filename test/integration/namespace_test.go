@@ -20,19 +20,19 @@ func TestCgroupNamespace(t *testing.T) {
 	t.Parallel()
 	w := shell("while :; do sleep 1; done", oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}))
 	a := start(t, shared, w)
-	e := a.mustCapture(capture.Request{})
+	e := a.MustCapture(capture.Request{})
 	b := start(t, shared, w)
-	b.mustRestored(e)
-	again := b.mustCapture(capture.Request{})
+	b.MustRestored(e)
+	again := b.MustCapture(capture.Request{})
 	c := start(t, shared, w)
-	c.mustRestored(again)
+	c.MustRestored(again)
 	for _, x := range []*container{a, b, c} {
-		for line := range strings.Lines(x.mustExec("cat", "/proc/1/cgroup")) {
+		for line := range strings.Lines(x.MustExec("cat", "/proc/1/cgroup")) {
 			if !strings.HasSuffix(strings.TrimSpace(line), ":/") {
 				t.Errorf("%s sees its cgroup as %s", x.ID(), line)
 			}
 		}
-		x.inOwnCgroup()
+		x.InOwnCgroup()
 	}
 }
 
@@ -42,22 +42,22 @@ func TestSignalDuringRestore(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	w := shell("trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; done")
-	w.id = "original"
+	w.ID = "original"
 	a := start(t, n, w)
-	a.out.waitFor(t, "ready")
-	a.mustCapture(capture.Request{Stop: true})
-	a.wait()
-	a.delete()
+	a.Out.WaitFor(t, "ready")
+	a.MustCapture(capture.Request{Stop: true})
+	a.Wait()
+	a.DeleteTask()
 	for i, delay := range []int{0, 5, 15, 30, 50, 100} {
 		for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-			w.id = fmt.Sprintf("clone-%d-%d", i, sig)
+			w.ID = fmt.Sprintf("clone-%d-%d", i, sig)
 			c := create(t, n, w)
 			started := make(chan error, 1)
-			go func() { started <- c.task.Start(testContext(t)) }()
+			go func() { started <- c.Task.Start(testContext(t)) }()
 			time.Sleep(time.Duration(delay) * time.Millisecond)
-			killed := c.task.Kill(testContext(t), sig)
+			killed := c.Task.Kill(testContext(t), sig)
 			err := <-started
-			status := c.wait()
+			status := c.Wait()
 			switch {
 			case killed != nil:
 				t.Errorf("after %d ms: signal %d: %v", delay, sig, killed)
@@ -67,7 +67,7 @@ func TestSignalDuringRestore(t *testing.T) {
 				sig == unix.SIGTERM && err != nil && status != 143:
 				t.Errorf("after %d ms: signal %d: exit status %d, Start says %v", delay, sig, status, err)
 			}
-			c.delete()
+			c.DeleteTask()
 		}
 	}
 	nothingLeft(t, n)

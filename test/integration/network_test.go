@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/harness/run"
 )
 
 // TestOpenConnection captures a program while somebody talks to it: he does not
@@ -24,8 +25,8 @@ import (
 func TestOpenConnection(t *testing.T) {
 	t.Parallel()
 	a := start(t, shared, probeOf())
-	before := a.probe()
-	conn, err := harness.DialIn(testContext(t), a.pid(), probeAddress)
+	before := a.Probe()
+	conn, err := harness.DialIn(testContext(t), a.Pid(), run.ProbeAddress)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,15 +45,15 @@ func TestOpenConnection(t *testing.T) {
 		}
 	}
 	echo("before")
-	e := a.mustCapture(capture.Request{})
+	e := a.MustCapture(capture.Request{})
 	echo("after")
 	clone := start(t, shared, probeOf())
-	clone.mustRestored(e)
-	clone.goesOn(before)
+	clone.MustRestored(e)
+	clone.GoesOn(before)
 	echo("still")
 	// Clones listen as the original does, each in its own network.
-	clone.goesOn(before)
-	a.goesOn(before)
+	clone.GoesOn(before)
+	a.GoesOn(before)
 }
 
 // TestCallerDies kills the command that starts a container in the midst of it.
@@ -108,16 +109,16 @@ func dropDeadSockets(t *testing.T, n *harness.Node) {
 func TestNetworkAttached(t *testing.T) {
 	t.Parallel()
 	a := start(t, shared, probeOf())
-	before := a.probe()
-	e := a.mustCapture(capture.Request{})
+	before := a.Probe()
+	e := a.MustCapture(capture.Request{})
 	c := create(t, shared, probeOf())
-	attachVeth(t, c.pid(), "10.99.0.2/24")
-	if err := c.task.Start(testContext(t)); err != nil {
+	attachVeth(t, c.Pid(), "10.99.0.2/24")
+	if err := c.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	c.mustRestored(e)
-	c.goesOn(before)
-	if out := c.mustExec("ip", "addr"); !strings.Contains(out, "10.99.0.2/24") {
+	c.MustRestored(e)
+	c.GoesOn(before)
+	if out := c.MustExec("ip", "addr"); !strings.Contains(out, "10.99.0.2/24") {
 		t.Errorf("the clone's addresses: %s", out)
 	}
 }
@@ -125,7 +126,7 @@ func TestNetworkAttached(t *testing.T) {
 // attachVeth moves one end of a veth pair into the network namespace of a process.
 func attachVeth(t *testing.T, pid int, address string) {
 	t.Helper()
-	name := fmt.Sprintf("snapt%d", serial.Add(1))
+	name := fmt.Sprintf("snapt%d", serial())
 	host := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "p"}
 	if err := netlink.LinkAdd(host); err != nil {
 		t.Fatal(err)

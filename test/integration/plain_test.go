@@ -20,7 +20,7 @@ func TestCheckpointTask(t *testing.T) {
 	t.Run("to a directory", func(t *testing.T) {
 		t.Parallel()
 		c := start(t, shared, probeOf())
-		before := c.probe()
+		before := c.Probe()
 		dir := filepath.Join(t.TempDir(), "images")
 		if _, err := shared.Ctr(testContext(t), "task", "checkpoint", "--image-path", dir, c.ID()); err != nil {
 			t.Fatal(err)
@@ -28,15 +28,15 @@ func TestCheckpointTask(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, "inventory.img")); err != nil {
 			t.Error(err)
 		}
-		c.goesOn(before)
+		c.GoesOn(before)
 	})
 	t.Run("with an empty network", func(t *testing.T) {
 		t.Parallel()
 		c := start(t, shared, probeOf())
-		before := c.probe()
+		before := c.Probe()
 		checkpoint := func(namespaces ...string) (string, error) {
 			dir := filepath.Join(t.TempDir(), "images")
-			_, err := c.task.Checkpoint(testContext(t), func(i *client.CheckpointTaskInfo) error {
+			_, err := c.Task.Checkpoint(testContext(t), func(i *client.CheckpointTaskInfo) error {
 				i.Options = &options.CheckpointOptions{ImagePath: dir, EmptyNamespaces: namespaces}
 				return nil
 			})
@@ -52,12 +52,12 @@ func TestCheckpointTask(t *testing.T) {
 		if _, err := checkpoint("uts"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "uts") {
 			t.Errorf("empty uts: %v", err)
 		}
-		c.goesOn(before)
+		c.GoesOn(before)
 	})
 	t.Run("to an image", func(t *testing.T) {
 		t.Parallel()
 		c := start(t, shared, probeOf())
-		before := c.probe()
+		before := c.Probe()
 		out, err := shared.Ctr(testContext(t), "task", "checkpoint", c.ID())
 		if err != nil {
 			t.Fatal(err)
@@ -65,29 +65,29 @@ func TestCheckpointTask(t *testing.T) {
 		if !strings.Contains(out.Stdout, "checkpoint") {
 			t.Errorf("printed %q", out.Stdout)
 		}
-		c.goesOn(before)
+		c.GoesOn(before)
 	})
 	t.Run("container checkpoint and restore", func(t *testing.T) {
 		t.Parallel()
 		c := start(t, shared, probeOf())
-		before := c.probe()
-		c.mustExec("sh", "-c", "echo written >/written")
+		before := c.Probe()
+		c.MustExec("sh", "-c", "echo written >/written")
 		ref := "localhost/checkpoint:" + c.ID()
 		if _, err := shared.Ctr(testContext(t), "container", "checkpoint", "--task", "--rw", "--image", c.ID(), ref); err != nil {
 			t.Fatal(err)
 		}
-		c.goesOn(before)
+		c.GoesOn(before)
 		// The restored container's spec names the cgroup of the captured one.
-		c.kill(unix.SIGKILL)
-		c.wait()
-		c.delete()
+		c.Kill(unix.SIGKILL)
+		c.Wait()
+		c.DeleteTask()
 		id := c.ID() + "-restored"
 		if _, err := shared.Ctr(testContext(t), "container", "restore", "--live", "--rw", id, ref); err != nil {
 			t.Fatal(err)
 		}
 		r := adopt(t, shared, id)
-		r.goesOn(before)
-		if got := r.mustExec("cat", "/written"); got != "written\n" {
+		r.GoesOn(before)
+		if got := r.MustExec("cat", "/written"); got != "written\n" {
 			t.Errorf("the restored container's file holds %q", got)
 		}
 		hasStats(r)
@@ -97,21 +97,21 @@ func TestCheckpointTask(t *testing.T) {
 // adopt takes over a container that a command has made.
 func adopt(t *testing.T, n *harness.Node, id string) *container {
 	t.Helper()
-	c := &container{t: t, node: n, out: &output{}}
+	c := &container{T: t, Node: n, Out: &output{}}
 	var err error
 	if c.Container, err = n.Client().LoadContainer(testContext(t), id); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			c.tell()
+			c.Tell()
 		}
-		c.task = nil // without streams of ours
-		if err := c.remove(); err != nil {
+		c.Task = nil // without streams of ours
+		if err := c.Remove(); err != nil {
 			t.Error(err)
 		}
 	})
-	if c.task, err = c.Task(testContext(t), nil); err != nil {
+	if c.Task, err = c.Container.Task(testContext(t), nil); err != nil {
 		t.Fatal(err)
 	}
 	return c

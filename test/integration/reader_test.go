@@ -16,7 +16,7 @@ func unread(t *testing.T, c *container) (cio.Creator, func() *cio.DirectIO) {
 	t.Helper()
 	var opened *cio.DirectIO
 	create := func(id string) (cio.IO, error) {
-		fifos, err := cio.NewFIFOSetInDir(c.node.Dir, id, false)
+		fifos, err := cio.NewFIFOSetInDir(c.Node.Dir, id, false)
 		if err != nil {
 			return nil, err
 		}
@@ -48,11 +48,11 @@ func TestStuckReader(t *testing.T) {
 			k := newContainer(t, n, shell(c.script))
 			creator, opened := unread(t, k)
 			var err error
-			if k.task, err = k.NewTask(testContext(t), creator); err != nil {
+			if k.Task, err = k.NewTask(testContext(t), creator); err != nil {
 				t.Fatal(err)
 			}
-			k.rewait()
-			if err := k.task.Start(testContext(t)); err != nil {
+			rewait(k)
+			if err := k.Task.Start(testContext(t)); err != nil {
 				t.Fatal(err)
 			}
 			if c.dies {
@@ -60,14 +60,14 @@ func TestStuckReader(t *testing.T) {
 			}
 			if c.killed {
 				time.Sleep(500 * time.Millisecond) // until the pipes are full, most likely
-				k.kill(unix.SIGKILL)
+				k.Kill(unix.SIGKILL)
 			}
 			begin := time.Now()
-			if got := k.wait(); got != c.status {
+			if got := k.Wait(); got != c.status {
 				t.Errorf("exit status %d, want %d", got, c.status)
 			}
 			told := time.Since(begin)
-			if s := k.delete(); s.ExitCode() != c.status {
+			if s := k.DeleteTask(); s.ExitCode() != c.status {
 				t.Errorf("deleted with status %d", s.ExitCode())
 			}
 			t.Logf("the exit was told after %s, the task deleted after %s", told, time.Since(begin))
@@ -81,7 +81,7 @@ func TestStuckReader(t *testing.T) {
 func TestStuckExecReader(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	before := c.probe()
+	before := c.Probe()
 	sp, err := c.Spec(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestStuckExecReader(t *testing.T) {
 	p := *sp.Process
 	p.Args = []string{"yes"}
 	creator, opened := unread(t, c)
-	e, err := c.task.Exec(testContext(t), "flood", &p, creator)
+	e, err := c.Task.Exec(testContext(t), "flood", &p, creator)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,5 +107,5 @@ func TestStuckExecReader(t *testing.T) {
 		t.Error(err)
 	}
 	opened().Close()
-	c.goesOn(before)
+	c.GoesOn(before)
 }

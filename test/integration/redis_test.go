@@ -31,9 +31,9 @@ const (
 
 // redis wants a server that keeps its dump in /data.
 func redis(hostname string) want {
-	w := want{image: redisImage, args: []string{"/usr/bin/redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/var/lib/redis"}}
-	w.opts = []oci.SpecOpts{oci.WithHostname(hostname), oci.WithEnv([]string{"HOSTNAME=" + hostname})}
-	return w.annotate("identity", "/run/snap")
+	w := want{Image: redisImage, Args: []string{"/usr/bin/redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/var/lib/redis"}}
+	w.Opts = []oci.SpecOpts{oci.WithHostname(hostname), oci.WithEnv([]string{"HOSTNAME=" + hostname})}
+	return w.Annotate("identity", "/run/snap")
 }
 
 // redisClient speaks just enough of Redis's protocol.
@@ -99,8 +99,8 @@ func TestRedisClones(t *testing.T) {
 	}
 	l := newLAN(t, "10.96.0.254/24")
 	original := create(t, n, redis("original"))
-	l.attach(original.pid(), "10.96.0.253/24", nil)
-	if err := original.task.Start(testContext(t)); err != nil {
+	l.attach(original.Pid(), "10.96.0.253/24", nil)
+	if err := original.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
 	o, err := dialRedis(t, l, "10.96.0.253")
@@ -113,7 +113,7 @@ func TestRedisClones(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	original.mustCapture(capture.Request{})
+	original.MustCapture(capture.Request{})
 	if _, err := o.do("SET who original"); err != nil {
 		t.Fatal(err)
 	}
@@ -152,11 +152,11 @@ func TestRedisClones(t *testing.T) {
 // run starts the clone, and asks for data that was there at the capture.
 func (r *redisClone) run(t *testing.T, l *lan) error {
 	begin := time.Now()
-	if err := r.c.create(redis(r.hostname)); err != nil {
+	if err := r.c.Create(redis(r.hostname)); err != nil {
 		return err
 	}
-	l.attach(r.c.pid(), r.address+"/24", nil)
-	if err := r.c.task.Start(testContext(t)); err != nil {
+	l.attach(r.c.Pid(), r.address+"/24", nil)
+	if err := r.c.Task.Start(testContext(t)); err != nil {
 		return err
 	}
 	c, err := dialRedis(t, l, r.address)
@@ -195,18 +195,18 @@ func (r *redisClone) check(t *testing.T, l *lan) error {
 	if who, err := c.do("GET who"); err != nil || who != r.hostname {
 		errs = append(errs, fmt.Errorf("it says that it is %q (%w)", who, err))
 	}
-	root := fmt.Sprintf("/proc/%d/root", r.c.pid())
+	root := fmt.Sprintf("/proc/%d/root", r.c.Pid())
 	dump, err := os.ReadFile(filepath.Join(root, "var/lib/redis/dump.rdb"))
 	if err != nil || !strings.Contains(string(dump), r.hostname) {
 		errs = append(errs, fmt.Errorf("its file is not its own (%w)", err))
 	}
 	generation, err := os.ReadFile(filepath.Join(root, "run/snap/generation"))
 	r.generation = string(generation)
-	name, nerr := hostnameOf(r.c.pid())
+	name, nerr := hostnameOf(r.c.Pid())
 	if nerr != nil || name != r.hostname {
 		errs = append(errs, fmt.Errorf("its host name is %q (%w)", name, nerr))
 	}
-	record, rerr := r.c.recordOf()
+	record, rerr := r.c.RecordOf()
 	if rerr == nil && record.Outcome != "restore" {
 		errs = append(errs, fmt.Errorf("it was not restored: %s%s", record.Decision.Reason, record.Fallback))
 	}

@@ -24,45 +24,45 @@ import (
 func cloneOf(t *testing.T, n *harness.Node, w want) (original, clone *container, before probeState) {
 	t.Helper()
 	original = start(t, n, w)
-	before = original.probe()
-	e := original.mustCapture(capture.Request{})
+	before = original.Probe()
+	e := original.MustCapture(capture.Request{})
 	clone = start(t, n, w)
-	clone.mustRestored(e)
+	clone.MustRestored(e)
 	return original, clone, before
 }
 
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	a := start(t, shared, probeOf())
-	a.mustBooted("no registered checkpoint")
-	before := a.probe()
-	e := a.mustCapture(capture.Request{})
-	a.goesOn(before)
+	a.MustBooted("no registered checkpoint")
+	before := a.Probe()
+	e := a.MustCapture(capture.Request{})
+	a.GoesOn(before)
 
 	b := create(t, shared, probeOf(oci.WithHostname("clone-b")))
-	if b.pid() == 0 {
+	if b.Pid() == 0 {
 		t.Fatal("Create told no pid")
 	}
-	ns := netns(t, b.pid())
-	if ns == netns(t, os.Getpid()) || ns == netns(t, a.pid()) {
+	ns := netns(t, b.Pid())
+	if ns == netns(t, os.Getpid()) || ns == netns(t, a.Pid()) {
 		t.Errorf("the network namespace %d is not the container's own", ns)
 	}
-	if s := b.status(); s != "created" {
+	if s := b.Status(); s != "created" {
 		t.Errorf("status before Start: %s", s)
 	}
-	pid := b.pid()
-	if err := b.task.Start(testContext(t)); err != nil {
+	pid := b.Pid()
+	if err := b.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	b.mustRestored(e)
-	if b.pid() != pid || netns(t, b.pid()) != ns {
-		t.Errorf("pid %d and network namespace %d became %d and %d at Start", pid, ns, b.pid(), netns(t, b.pid()))
+	b.MustRestored(e)
+	if b.Pid() != pid || netns(t, b.Pid()) != ns {
+		t.Errorf("pid %d and network namespace %d became %d and %d at Start", pid, ns, b.Pid(), netns(t, b.Pid()))
 	}
-	s := b.goesOn(before)
+	s := b.GoesOn(before)
 	if s.Hostname != "clone-b" {
 		t.Errorf("hostname of the clone: %q", s.Hostname)
 	}
-	b.inOwnCgroup()
+	b.InOwnCgroup()
 	st, err := openStore(t, shared).Resolve(e.Digest)
 	if err != nil || st.State.Restores != 1 || st.State.LastUsed.IsZero() {
 		t.Errorf("state of the checkpoint: %+v, %v", st.State, err)
@@ -74,29 +74,29 @@ func TestRestoredTask(t *testing.T) {
 	t.Parallel()
 	w := probeOf(oci.WithMemoryLimit(200 << 20))
 	_, c, before := cloneOf(t, shared, w)
-	c.goesOn(before)
+	c.GoesOn(before)
 	for name, check := range map[string]func(*container){
-		"exec": execs, "pause": pauseAndResume, "stats": hasStats, "update": updateMemory, "cgroup": (*container).inOwnCgroup,
+		"exec": execs, "pause": pauseAndResume, "stats": hasStats, "update": updateMemory, "cgroup": (*container).InOwnCgroup,
 	} {
 		t.Run(name, func(t *testing.T) {
-			defer func(was *testing.T) { c.t = was }(c.t)
-			c.t = t
+			defer func(was *testing.T) { c.T = was }(c.T)
+			c.T = t
 			check(c)
 		})
 	}
-	c.kill(unix.SIGUSR1)
-	c.out.waitFor(t, "signal user defined signal 1")
-	c.kill(unix.SIGTERM)
-	if got := c.wait(); got != 7 {
+	c.Kill(unix.SIGUSR1)
+	c.Out.WaitFor(t, "signal user defined signal 1")
+	c.Kill(unix.SIGTERM)
+	if got := c.Wait(); got != 7 {
 		t.Errorf("exit status %d", got)
 	}
-	if !strings.Contains(c.out.String(), "terminated "+before.Token) {
-		t.Errorf("output %q", c.out)
+	if !strings.Contains(c.Out.String(), "terminated "+before.Token) {
+		t.Errorf("output %q", c.Out)
 	}
-	if strings.Contains(c.out.String(), "booted") {
-		t.Errorf("the clone booted: %q", c.out)
+	if strings.Contains(c.Out.String(), "booted") {
+		t.Errorf("the clone booted: %q", c.Out)
 	}
-	if s := c.delete(); s.ExitCode() != 7 {
+	if s := c.DeleteTask(); s.ExitCode() != 7 {
 		t.Errorf("the deletion says %d", s.ExitCode())
 	}
 }
@@ -105,20 +105,20 @@ func TestRestoredTask(t *testing.T) {
 func TestGenerations(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	before := c.probe()
+	before := c.Probe()
 	for range 3 {
-		e := c.mustCapture(capture.Request{Stop: true})
-		if got := c.wait(); got != 137 {
+		e := c.MustCapture(capture.Request{Stop: true})
+		if got := c.Wait(); got != 137 {
 			t.Errorf("exit status %d", got)
 		}
 		c = start(t, shared, probeOf())
-		c.mustRestored(e)
-		now := c.goesOn(before)
+		c.MustRestored(e)
+		now := c.GoesOn(before)
 		if now.Counter <= before.Counter {
 			t.Errorf("the counter is %d, was %d", now.Counter, before.Counter)
 		}
 		before = now
-		c.inOwnCgroup()
+		c.InOwnCgroup()
 	}
 }
 
@@ -126,16 +126,16 @@ func TestGenerations(t *testing.T) {
 func TestClonesAtOnce(t *testing.T) {
 	t.Parallel()
 	a := start(t, shared, probeOf())
-	before := a.probe()
-	e := a.mustCapture(capture.Request{})
+	before := a.Probe()
+	e := a.MustCapture(capture.Request{})
 	clones := make([]*container, 4)
 	var wg sync.WaitGroup
 	for n := range clones {
 		clones[n] = newContainer(t, shared, probeOf(oci.WithHostname(fmt.Sprint("clone", n))))
 		wg.Go(func() {
-			err := clones[n].create(want{})
+			err := clones[n].Create(want{})
 			if err == nil {
-				err = clones[n].task.Start(t.Context())
+				err = clones[n].Task.Start(t.Context())
 			}
 			if err != nil {
 				t.Error(err)
@@ -148,20 +148,20 @@ func TestClonesAtOnce(t *testing.T) {
 	}
 	seen := map[uint64]bool{}
 	for n, c := range clones {
-		c.mustRestored(e)
-		if s := c.goesOn(before); s.Hostname != fmt.Sprint("clone", n) {
+		c.MustRestored(e)
+		if s := c.GoesOn(before); s.Hostname != fmt.Sprint("clone", n) {
 			t.Errorf("hostname %q", s.Hostname)
 		}
-		c.inOwnCgroup()
-		seen[netns(t, c.pid())] = true
+		c.InOwnCgroup()
+		seen[netns(t, c.Pid())] = true
 	}
 	if len(seen) != len(clones) {
 		t.Errorf("%d network namespaces of %d clones", len(seen), len(clones))
 	}
-	clones[0].kill(unix.SIGKILL)
-	clones[0].wait()
-	clones[1].goesOn(before)
-	a.goesOn(before)
+	clones[0].Kill(unix.SIGKILL)
+	clones[0].Wait()
+	clones[1].GoesOn(before)
+	a.GoesOn(before)
 }
 
 // TestHooks: a createRuntime hook is told the restored task's pid while it can
@@ -174,16 +174,16 @@ func TestHooks(t *testing.T) {
 		return nil
 	}
 	a := start(t, shared, probeOf(hook))
-	before := a.probe()
+	before := a.Probe()
 	hookSaw(t, file, a)
-	e := a.mustCapture(capture.Request{})
+	e := a.MustCapture(capture.Request{})
 	c := create(t, shared, probeOf(hook))
 	hookSaw(t, file, c)
-	if err := c.task.Start(testContext(t)); err != nil {
+	if err := c.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	c.mustRestored(e)
-	c.goesOn(before)
+	c.MustRestored(e)
+	c.GoesOn(before)
 }
 
 // hookSaw checks the state that the hook was given.
@@ -197,8 +197,8 @@ func hookSaw(t *testing.T, file string, c *container) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		t.Fatal(err)
 	}
-	if s.ID != c.ID() || s.Pid != c.pid() {
-		t.Errorf("the hook was told container %s, pid %d, want %s, %d", s.ID, s.Pid, c.ID(), c.pid())
+	if s.ID != c.ID() || s.Pid != c.Pid() {
+		t.Errorf("the hook was told container %s, pid %d, want %s, %d", s.ID, s.Pid, c.ID(), c.Pid())
 	}
 }
 
@@ -206,22 +206,22 @@ func hookSaw(t *testing.T, file string, c *container) {
 func TestTerminalClone(t *testing.T) {
 	t.Parallel()
 	w := probeOf()
-	w.terminal, w.stdin = true, true
+	w.Terminal, w.Stdin = true, true
 	a, c, before := cloneOf(t, shared, w)
-	c.goesOn(before)
+	c.GoesOn(before)
 	for _, k := range []*container{c, a} {
-		fmt.Fprintln(k.stdin, "hello", k.ID())
-		k.out.waitFor(t, "read hello "+k.ID())
-		if err := k.task.Resize(testContext(t), 77, 33); err != nil {
+		fmt.Fprintln(k.Stdin, "hello", k.ID())
+		k.Out.WaitFor(t, "read hello "+k.ID())
+		if err := k.Task.Resize(testContext(t), 77, 33); err != nil {
 			t.Fatal(err)
 		}
-		k.out.waitFor(t, "size 77 33")
+		k.Out.WaitFor(t, "size 77 33")
 	}
-	if strings.Contains(c.out.String(), a.ID()) || strings.Contains(a.out.String(), c.ID()) {
-		t.Errorf("the terminals are mixed up: %q and %q", a.out, c.out)
+	if strings.Contains(c.Out.String(), a.ID()) || strings.Contains(a.Out.String(), c.ID()) {
+		t.Errorf("the terminals are mixed up: %q and %q", a.Out, c.Out)
 	}
-	fmt.Fprintln(c.stdin, "\x03") // interrupt: the probe does not handle it
-	if got := c.wait(); got != 130 && got != 2 {
+	fmt.Fprintln(c.Stdin, "\x03") // interrupt: the probe does not handle it
+	if got := c.Wait(); got != 130 && got != 2 {
 		t.Errorf("exit status after ^C: %d", got)
 	}
 }
@@ -230,20 +230,20 @@ func TestTerminalClone(t *testing.T) {
 func TestStdioClone(t *testing.T) {
 	t.Parallel()
 	w := probeOf()
-	w.stdin = true
+	w.Stdin = true
 	a, c, _ := cloneOf(t, shared, w)
 	for _, k := range []*container{c, a} {
-		fmt.Fprintln(k.stdin, "hello", k.ID())
-		k.out.waitFor(t, "read hello "+k.ID())
+		fmt.Fprintln(k.Stdin, "hello", k.ID())
+		k.Out.WaitFor(t, "read hello "+k.ID())
 	}
-	if strings.Contains(c.out.String(), a.ID()) || strings.Contains(a.out.String(), c.ID()) {
-		t.Errorf("the streams are mixed up: %q and %q", a.out, c.out)
+	if strings.Contains(c.Out.String(), a.ID()) || strings.Contains(a.Out.String(), c.ID()) {
+		t.Errorf("the streams are mixed up: %q and %q", a.Out, c.Out)
 	}
-	c.stdin.Close()
-	if err := c.task.CloseIO(testContext(t), closeStdin); err != nil {
+	c.Stdin.Close()
+	if err := c.Task.CloseIO(testContext(t), closeStdin); err != nil {
 		t.Fatal(err)
 	}
-	c.out.waitFor(t, "end of input")
+	c.Out.WaitFor(t, "end of input")
 }
 
 // TestEndHeld ends restores that were created and never started.
@@ -251,40 +251,40 @@ func TestEndHeld(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := start(t, n, probeOf())
-	before := a.probe()
-	a.mustCapture(capture.Request{Stop: true})
-	a.wait()
-	a.delete()
+	before := a.Probe()
+	a.MustCapture(capture.Request{Stop: true})
+	a.Wait()
+	a.DeleteTask()
 	for _, how := range []string{"kill", "delete", "signal 0 and pause"} {
 		t.Run(how, func(t *testing.T) {
 			c := create(t, n, probeOf(func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
-				s.Process.Env = append(s.Process.Env[:len(s.Process.Env)-1], "SNAP_TEST="+a.t.Name())
+				s.Process.Env = append(s.Process.Env[:len(s.Process.Env)-1], "SNAP_TEST="+a.T.Name())
 				return nil
 			}))
-			ns := netns(t, c.pid())
+			ns := netns(t, c.Pid())
 			switch how {
 			case "kill":
-				c.kill(unix.SIGKILL)
-				if got := c.wait(); got != 137 {
+				c.Kill(unix.SIGKILL)
+				if got := c.Wait(); got != 137 {
 					t.Errorf("exit status %d", got)
 				}
-				c.delete()
+				c.DeleteTask()
 			case "delete":
 				deleteTask(t, c)
 			default:
-				if err := c.task.Pause(testContext(t)); err == nil {
+				if err := c.Task.Pause(testContext(t)); err == nil {
 					t.Error("a held restore was paused")
 				}
-				if err := c.task.Start(testContext(t)); err != nil {
+				if err := c.Task.Start(testContext(t)); err != nil {
 					t.Fatal(err)
 				}
-				if r := c.record(); r.Outcome != checkpoint.Restore {
+				if r := c.Record(); r.Outcome != checkpoint.Restore {
 					t.Errorf("outcome %s", r.Outcome)
 				}
-				c.goesOn(before)
-				c.kill(unix.SIGKILL)
-				c.wait()
-				c.delete()
+				c.GoesOn(before)
+				c.Kill(unix.SIGKILL)
+				c.Wait()
+				c.DeleteTask()
 			}
 			noNetNS(t, ns)
 			nothingLeft(t, n)
@@ -297,22 +297,22 @@ func TestOOMOfClone(t *testing.T) {
 	t.Parallel()
 	const script = `read go; x=a; while true; do x=$x$x; done`
 	w := shell(script)
-	w.stdin = true
+	w.Stdin = true
 	a := start(t, shared, w)
-	e := a.mustCapture(capture.Request{})
+	e := a.MustCapture(capture.Request{})
 	w = shell(script, oci.WithMemoryLimit(20<<20))
-	w.stdin = true
-	w.id = fmt.Sprintf("oom%d", serial.Add(1))
-	r := recordEvents(t, shared, w.id)
+	w.Stdin = true
+	w.ID = fmt.Sprintf("oom%d", serial())
+	r := recordEvents(t, shared, w.ID)
 	c := start(t, shared, w)
-	c.mustRestored(e)
-	fmt.Fprintln(c.stdin, "go")
-	if got := c.wait(); got != 137 {
+	c.MustRestored(e)
+	fmt.Fprintln(c.Stdin, "go")
+	if got := c.Wait(); got != 137 {
 		t.Errorf("exit status %d", got)
 	}
-	c.delete()
+	c.DeleteTask()
 	r.mustBe(t, "create", "start", "oom", "exit 137", "delete")
-	if s := a.status(); s != "running" {
+	if s := a.Status(); s != "running" {
 		t.Errorf("status of the original: %s", s)
 	}
 }
@@ -323,15 +323,15 @@ func TestRestoreOtherUser(t *testing.T) {
 	t.Parallel()
 	w := shell("i=0; while :; do echo count $i; i=$((i+1)); sleep 0.1; done", oci.WithUserID(1000), oci.WithCapabilities(nil))
 	original := start(t, shared, w)
-	original.out.waitFor(t, "count 3\n")
-	e := original.mustCapture(capture.Request{})
+	original.Out.WaitFor(t, "count 3\n")
+	e := original.MustCapture(capture.Request{})
 	clone := start(t, shared, w)
-	clone.mustRestored(e)
-	clone.out.waitFor(t, "count 20\n")
-	if strings.Contains(clone.out.String(), "count 0\n") {
-		t.Errorf("the clone began anew: %q", clone.out)
+	clone.MustRestored(e)
+	clone.Out.WaitFor(t, "count 20\n")
+	if strings.Contains(clone.Out.String(), "count 0\n") {
+		t.Errorf("the clone began anew: %q", clone.Out)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", clone.pid()))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", clone.Pid()))
 	if err != nil || !strings.Contains(string(status), "\nUid:\t1000\t1000\t1000\t1000\n") {
 		t.Errorf("the clone's ids: %s%v", status, err)
 	}

@@ -36,7 +36,7 @@ type computation struct {
 
 func startComputation(t *testing.T, n *harness.Node) *computation {
 	t.Helper()
-	c := newContainer(t, n, want{image: probeImage, args: []string{"/bin/pi"}}.annotate("capture", "Every=1s").named(t, "job"))
+	c := newContainer(t, n, want{Image: probeImage, Args: []string{"/bin/pi"}}.Annotate("capture", "Every=1s").Named(t, "job"))
 	t.Cleanup(func() { // before the container's own
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), deadline)
 		defer cancel()
@@ -86,9 +86,9 @@ func pi(digits int) string {
 
 // running returns the running task's pid.
 func (c *computation) running() (int, error) {
-	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(c.T.Context(), 5*time.Second)
 	defer cancel()
-	current, err := c.node.Client().LoadContainer(ctx, c.ID())
+	current, err := c.Node.Client().LoadContainer(ctx, c.ID())
 	if err != nil {
 		return 0, err
 	}
@@ -109,8 +109,8 @@ func (c *computation) running() (int, error) {
 // advances waits until the computation has gone on after what it had, and checks every
 // digit. It returns the pid.
 func (c *computation) advances(from int) (pid int) {
-	c.t.Helper()
-	eventually(c.t, func() error {
+	c.T.Helper()
+	eventually(c.T, func() error {
 		var err error
 		if pid, err = c.running(); err != nil {
 			return err
@@ -129,23 +129,23 @@ func (c *computation) advances(from int) (pid int) {
 }
 
 func (c *computation) check() {
-	c.t.Helper()
+	c.T.Helper()
 	if len(c.digits) > len(c.pi) {
-		c.t.Fatalf("%d digits, more than were computed for comparison", len(c.digits))
+		c.T.Fatalf("%d digits, more than were computed for comparison", len(c.digits))
 	}
 	for i := range c.digits {
 		if c.digits[i] != c.pi[i] {
-			c.t.Fatalf("digit %d of %d is %c, want %c", i, len(c.digits), c.digits[i], c.pi[i])
+			c.T.Fatalf("digit %d of %d is %c, want %c", i, len(c.digits), c.digits[i], c.pi[i])
 		}
 	}
 }
 
 // points are the computation's resume points, newest first.
 func (c *computation) points() []checkpoint.Entry {
-	c.t.Helper()
-	points, err := openStore(c.t, c.node).Lookup(checkpoint.OwnerKey(c.node.Namespace + "/container/" + c.ID()))
+	c.T.Helper()
+	points, err := openStore(c.T, c.Node).Lookup(checkpoint.OwnerKey(c.Node.Namespace + "/container/" + c.ID()))
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	return points
 }
@@ -178,7 +178,7 @@ func (c *computation) tear(r *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	return os.MkdirAll(filepath.Join(c.node.StoreRoot, "drafts", "torn", "images"), 0o700)
+	return os.MkdirAll(filepath.Join(c.Node.StoreRoot, "drafts", "torn", "images"), 0o700)
 }
 
 // TestCrashResume kills a computation again and again at random moments: the program, the
@@ -201,7 +201,7 @@ func TestCrashResume(t *testing.T) {
 	resumes := 0
 	for round := range kills {
 		pid := c.advances(0)
-		before, err := c.recordOf()
+		before, err := c.RecordOf()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +220,7 @@ func TestCrashResume(t *testing.T) {
 		}
 		var after checkpoint.Start
 		eventually(t, func() error {
-			if after, err = c.recordOf(); err == nil && (after.At.Equal(before.At) || after.PID == 0) {
+			if after, err = c.RecordOf(); err == nil && (after.At.Equal(before.At) || after.PID == 0) {
 				err = fmt.Errorf("%s killed, and not started again", what)
 			}
 			return err

@@ -13,7 +13,7 @@ func TestSnapctl(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	a := start(t, n, probeOf())
-	before := a.probe()
+	before := a.Probe()
 	run := func(wants ...string) func(args ...string) {
 		return func(args ...string) {
 			t.Helper()
@@ -29,7 +29,7 @@ func TestSnapctl(t *testing.T) {
 		}
 	}
 	run()("create", a.ID(), "--name", "ready")
-	a.goesOn(before)
+	a.GoesOn(before)
 	run("ready", "probe")("ls")
 	run("ready", "sha256:", a.ID())("inspect", "ready")
 	e, err := openStore(t, n).Resolve("ready")
@@ -37,12 +37,12 @@ func TestSnapctl(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := start(t, n, probeOf())
-	b.mustRestored(e)
-	b.goesOn(before)
+	b.MustRestored(e)
+	b.GoesOn(before)
 	run("restore", "ready")("explain", b.ID())
 	run("boot", "no registered checkpoint")("explain", a.ID())
 	run()("create", a.ID(), "--name", "ready", "--replace", "--stop")
-	if got := a.wait(); got != 137 {
+	if got := a.Wait(); got != 137 {
 		t.Errorf("exit status after --stop: %d", got)
 	}
 	run()("rm", e.Digest)
@@ -53,7 +53,7 @@ func TestSnapctl(t *testing.T) {
 			t.Errorf("snapctl %q: %v, printed %q", args, err, out.Stderr)
 		}
 	}
-	b.goesOn(before)
+	b.GoesOn(before)
 	if _, err := n.Snapctl(testContext(t), "rm", "ready"); err != nil {
 		t.Error(err)
 	}

@@ -28,38 +28,38 @@ func TestPauseResume(t *testing.T) {
 
 // pauseAndResume checks that a task with a probe stands still while paused.
 func pauseAndResume(c *container) {
-	c.t.Helper()
-	before := c.probe()
-	ctx := testContext(c.t)
-	if err := c.task.Pause(ctx); err != nil {
-		c.t.Fatal(err)
+	c.T.Helper()
+	before := c.Probe()
+	ctx := testContext(c.T)
+	if err := c.Task.Pause(ctx); err != nil {
+		c.T.Fatal(err)
 	}
-	if s := c.status(); s != client.Paused {
-		c.t.Errorf("status %s", s)
+	if s := c.Status(); s != client.Paused {
+		c.T.Errorf("status %s", s)
 	}
-	if _, err := c.ask(); err == nil {
-		c.t.Error("the paused program answers")
+	if _, err := c.Ask(); err == nil {
+		c.T.Error("the paused program answers")
 	}
-	if err := c.task.Pause(ctx); !errdefs.IsFailedPrecondition(err) {
-		c.t.Errorf("pause of a paused task: %v", err)
+	if err := c.Task.Pause(ctx); !errdefs.IsFailedPrecondition(err) {
+		c.T.Errorf("pause of a paused task: %v", err)
 	}
-	if err := c.task.Resume(ctx); err != nil {
-		c.t.Fatal(err)
+	if err := c.Task.Resume(ctx); err != nil {
+		c.T.Fatal(err)
 	}
-	if s := c.status(); s != client.Running {
-		c.t.Errorf("status %s", s)
+	if s := c.Status(); s != client.Running {
+		c.T.Errorf("status %s", s)
 	}
-	c.goesOn(before)
+	c.GoesOn(before)
 }
 
 func TestKillPaused(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	if err := c.task.Pause(testContext(t)); err != nil {
+	if err := c.Task.Pause(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	c.kill(unix.SIGKILL)
-	if got := c.wait(); got != 137 {
+	c.Kill(unix.SIGKILL)
+	if got := c.Wait(); got != 137 {
 		t.Errorf("exit status %d", got)
 	}
 }
@@ -67,15 +67,15 @@ func TestKillPaused(t *testing.T) {
 func TestStats(t *testing.T) {
 	t.Parallel()
 	c := start(t, shared, probeOf())
-	c.probe()
+	c.Probe()
 	hasStats(c)
 }
 
 // hasStats checks that the metrics are those of a container with processes.
 func hasStats(c *container) {
-	c.t.Helper()
-	eventually(c.t, func() error {
-		m, err := c.task.Metrics(testContext(c.t))
+	c.T.Helper()
+	eventually(c.T, func() error {
+		m, err := c.Task.Metrics(testContext(c.T))
 		if err != nil {
 			return err
 		}
@@ -107,21 +107,21 @@ func TestUpdate(t *testing.T) {
 
 // updateMemory checks that an update reaches the container's cgroup.
 func updateMemory(c *container) {
-	c.t.Helper()
+	c.T.Helper()
 	limit := int64(100 << 20)
-	err := c.task.Update(testContext(c.t), client.WithResources(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}))
+	err := c.Task.Update(testContext(c.T), client.WithResources(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}))
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	var found []string
 	for _, pattern := range []string{"memory/%s/%s/memory.limit_in_bytes", "%s/%s/memory.max"} {
-		data, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", fmt.Sprintf(pattern, c.node.Namespace, c.ID())))
+		data, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", fmt.Sprintf(pattern, c.Node.Namespace, c.ID())))
 		if err == nil {
 			found = append(found, strings.TrimSpace(string(data)))
 		}
 	}
 	if len(found) != 1 || found[0] != strconv.FormatInt(limit, 10) {
-		c.t.Errorf("the memory limit is %q, want %d", found, limit)
+		c.T.Errorf("the memory limit is %q, want %d", found, limit)
 	}
 }
 
@@ -131,10 +131,10 @@ func TestWrongState(t *testing.T) {
 	t.Run("created", func(t *testing.T) {
 		t.Parallel()
 		c := create(t, shared, probeOf())
-		if err := c.task.Pause(testContext(t)); !errdefs.IsFailedPrecondition(err) {
+		if err := c.Task.Pause(testContext(t)); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("pause: %v", err)
 		}
-		if err := c.task.Resume(testContext(t)); !errdefs.IsFailedPrecondition(err) {
+		if err := c.Task.Resume(testContext(t)); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("resume: %v", err)
 		}
 		if _, err := c.NewTask(testContext(t), nullIO); !errdefs.IsAlreadyExists(err) {
@@ -144,34 +144,34 @@ func TestWrongState(t *testing.T) {
 	t.Run("running", func(t *testing.T) {
 		t.Parallel()
 		c := start(t, shared, probeOf())
-		if err := c.task.Start(testContext(t)); !errdefs.IsFailedPrecondition(err) {
+		if err := c.Task.Start(testContext(t)); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("start: %v", err)
 		}
-		if err := c.task.Resume(testContext(t)); !errdefs.IsFailedPrecondition(err) {
+		if err := c.Task.Resume(testContext(t)); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("resume: %v", err)
 		}
-		if _, err := c.task.Delete(testContext(t)); !errdefs.IsFailedPrecondition(err) {
+		if _, err := c.Task.Delete(testContext(t)); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("delete: %v", err)
 		}
-		if err := c.task.Kill(testContext(t), unix.SIGUSR1, client.WithKillExecID("none")); !errdefs.IsNotFound(err) {
+		if err := c.Task.Kill(testContext(t), unix.SIGUSR1, client.WithKillExecID("none")); !errdefs.IsNotFound(err) {
 			t.Errorf("kill of an unknown process: %v", err)
 		}
 	})
 	t.Run("stopped", func(t *testing.T) {
 		t.Parallel()
 		c := start(t, shared, shell("true"))
-		c.wait()
-		if err := c.task.Kill(testContext(t), unix.SIGTERM); !errdefs.IsNotFound(err) {
+		c.Wait()
+		if err := c.Task.Kill(testContext(t), unix.SIGTERM); !errdefs.IsNotFound(err) {
 			t.Errorf("kill: %v", err)
 		}
-		if err := c.task.Pause(testContext(t)); !errdefs.IsFailedPrecondition(err) {
+		if err := c.Task.Pause(testContext(t)); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("pause: %v", err)
 		}
-		if err := c.task.Start(testContext(t)); !errdefs.IsFailedPrecondition(err) {
+		if err := c.Task.Start(testContext(t)); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("start: %v", err)
 		}
-		c.delete()
-		if _, err := c.Task(testContext(t), nil); !errdefs.IsNotFound(err) {
+		c.DeleteTask()
+		if _, err := c.Container.Task(testContext(t), nil); !errdefs.IsNotFound(err) {
 			t.Errorf("task after its deletion: %v", err)
 		}
 	})
@@ -183,16 +183,16 @@ func TestEndBeforeStart(t *testing.T) {
 	t.Run("kill", func(t *testing.T) {
 		t.Parallel()
 		c := create(t, shared, probeOf())
-		c.kill(unix.SIGKILL)
-		if got := c.wait(); got != 137 {
+		c.Kill(unix.SIGKILL)
+		if got := c.Wait(); got != 137 {
 			t.Errorf("exit status %d", got)
 		}
-		c.delete()
+		c.DeleteTask()
 	})
 	t.Run("delete", func(t *testing.T) {
 		t.Parallel()
 		c := create(t, shared, probeOf())
-		pid := c.pid()
+		pid := c.Pid()
 		deleteTask(t, c)
 		if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
 			t.Errorf("process %d after the deletion: %v", pid, err)
@@ -204,7 +204,7 @@ func TestEndBeforeStart(t *testing.T) {
 func deleteTask(t *testing.T, c *container) {
 	t.Helper()
 	req := &tasks.DeleteTaskRequest{ContainerID: c.ID()}
-	if _, err := c.node.Client().TaskService().Delete(testContext(t), req); err != nil {
+	if _, err := c.Node.Client().TaskService().Delete(testContext(t), req); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -215,6 +215,6 @@ func TestExecAfterUpdate(t *testing.T) {
 	booted, clone, _ := cloneOf(t, shared, probeOf(oci.WithMemoryLimit(200<<20)))
 	for _, c := range []*container{booted, clone} {
 		updateMemory(c)
-		c.mustExec("true")
+		c.MustExec("true")
 	}
 }

@@ -31,16 +31,16 @@ type examined struct {
 
 // examine asks snapctl whether the container can be captured.
 func examine(c *container) examined {
-	c.t.Helper()
-	out, err := c.node.Snapctl(testContext(c.t), "doctor", c.ID(), "--json")
+	c.T.Helper()
+	out, err := c.Node.Snapctl(testContext(c.T), "doctor", c.ID(), "--json")
 	var x examined
 	if derr := json.Unmarshal([]byte(out.Stdout), &x); derr != nil {
-		c.t.Fatal(err, derr)
+		c.T.Fatal(err, derr)
 	}
 	// Code 1 says that something stands in the way.
 	exit, failed := errors.AsType[*exec.ExitError](err)
 	if failed == x.Capturable || failed && exit.ExitCode() != 1 {
-		c.t.Errorf("snapctl says %+v, and ends with %v", x, err)
+		c.T.Errorf("snapctl says %+v, and ends with %v", x, err)
 	}
 	return x
 }
@@ -86,38 +86,38 @@ func TestSurvey(t *testing.T) {
 		"a vsock socket":  {args: hold("vsock"), says: "a kind that CRIU cannot save", of: "AF_VSOCK", fails: "family"},
 		"an XDP socket":   {args: hold("xdp"), says: "a kind that CRIU cannot save", of: "XDP", fails: "family"},
 		"multipath TCP":   {args: []string{"/bin/probe", "-mptcp"}, says: "multipath", of: "MPTCP", fails: "multipath"},
-		"a device": {args: hold("fuse"), want: want{opts: []oci.SpecOpts{oci.WithDevices("/dev/fuse", "/dev/fuse", "rwm")}},
+		"a device": {args: hold("fuse"), want: want{Opts: []oci.SpecOpts{oci.WithDevices("/dev/fuse", "/dev/fuse", "rwm")}},
 			says: "character device 10:229", of: "/dev/fuse", fails: "character device"},
 		"a watched file":         {args: hold("watch-file"), says: "inotify", of: "inotify", fails: "watches a file"},
 		"a large deleted file":   {args: hold("deleted-large"), says: "257 MiB", of: "/deleted", fails: "more than the limit"},
 		"a deleted image file":   {args: hold("deleted-image"), says: "deleted or replaced", of: "/etc/group", fails: "deleted or replaced"},
 		"a namespace of its own": {args: []string{"sh", "-c", "unshare -u sleep 1000 & exec /bin/probe"}, says: "a namespace of its own", of: "uts namespace", fails: "namespace"},
 		"an unknown mount":       {args: hold("ramfs"), says: "type ramfs", of: "/mnt", fails: "kind that CRIU cannot save"},
-		"a socket of the host": {args: hold("outside"), want: want{opts: []oci.SpecOpts{bindOutside(outside)}},
+		"a socket of the host": {args: hold("outside"), want: want{Opts: []oci.SpecOpts{bindOutside(outside)}},
 			do:   func(*testing.T, *container) { <-accepted },
 			says: "outside of the container", of: "UNIX", fails: "outside of the container"},
-		"host's pids":   {want: want{opts: []oci.SpecOpts{hostPIDs}}, says: "pid namespace", fails: "pid namespace"},
+		"host's pids":   {want: want{Opts: []oci.SpecOpts{hostPIDs}}, says: "pid namespace", fails: "pid namespace"},
 		"a debugger":    {do: trace, says: "debugger", of: "traced by process", fails: "a debugger"},
 		"left by exec":  {do: leaveBehind},
 		"from outside":  {do: enter, says: "came from outside", of: "session", fails: "process"},
 		"still in exec": {do: stayInside, notes: "started with exec"},
 		"common things": {args: hold("packet,raw,netlink,urandom,lock,deleted-small,memfd,epoll,socketpair,tmpfs,watch-tmpfs")},
-		"a terminal":    {want: want{terminal: true}},
-		"a connection":  {args: append([]string{}, hold("connection")...), want: want{opts: []oci.SpecOpts{oci.WithEnv([]string{"GODEBUG=multipathtcp=0"})}}, notes: "open TCP connection"},
-		"a connection, refused": {args: hold("connection"), want: want{opts: []oci.SpecOpts{oci.WithEnv([]string{"GODEBUG=multipathtcp=0"})}}.annotate("tcp", "refuse"),
+		"a terminal":    {want: want{Terminal: true}},
+		"a connection":  {args: append([]string{}, hold("connection")...), want: want{Opts: []oci.SpecOpts{oci.WithEnv([]string{"GODEBUG=multipathtcp=0"})}}, notes: "open TCP connection"},
+		"a connection, refused": {args: hold("connection"), want: want{Opts: []oci.SpecOpts{oci.WithEnv([]string{"GODEBUG=multipathtcp=0"})}}.Annotate("tcp", "refuse"),
 			says: "tcp=refuse", of: "TCP", fails: "holds TCP connections"},
 		"a group of processes": {args: []string{"sh", "-c", "sleep 1000 & (sleep 1000 | cat) & exec /bin/probe"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := c.want
-			w.image, w.args = probeImage, c.args
-			if w.args == nil {
-				w.args = []string{"/bin/probe"}
+			w.Image, w.Args = probeImage, c.args
+			if w.Args == nil {
+				w.Args = []string{"/bin/probe"}
 			}
-			w.opts = append([]oci.SpecOpts{powerful}, w.opts...)
+			w.Opts = append([]oci.SpecOpts{powerful}, w.Opts...)
 			k := start(t, shared, w)
-			k.probe()
+			k.Probe()
 			if c.do != nil {
 				c.do(t, k)
 			}
@@ -129,7 +129,7 @@ func TestSurvey(t *testing.T) {
 			if c.notes != "" && !notes(x, c.notes) {
 				t.Errorf("snapctl says %+v, want a note of %q", x, c.notes)
 			}
-			e, err := k.capture(capture.Request{})
+			e, err := k.Capture(capture.Request{})
 			if err == nil {
 				defer func() {
 					if err := openStore(t, shared).Remove(e.Digest); err != nil {
@@ -201,17 +201,17 @@ func trace(t *testing.T, c *container) {
 		// Only the thread that attached may detach.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(c.pid()), 0, 0, 0, 0)
+		_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(c.Pid()), 0, 0, 0, 0)
 		if errno != 0 {
 			attached <- errno
 			return
 		}
 		attached <- nil
 		<-done
-		unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_INTERRUPT, uintptr(c.pid()), 0, 0, 0, 0)
+		unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_INTERRUPT, uintptr(c.Pid()), 0, 0, 0, 0)
 		var status unix.WaitStatus
-		_, _ = unix.Wait4(c.pid(), &status, unix.WALL, nil)
-		_ = unix.PtraceDetach(c.pid())
+		_, _ = unix.Wait4(c.Pid(), &status, unix.WALL, nil)
+		_ = unix.PtraceDetach(c.Pid())
 		done <- struct{}{}
 	}()
 	if err := <-attached; err != nil {
@@ -226,9 +226,9 @@ func trace(t *testing.T, c *container) {
 // leaveBehind lets an exec end whose child goes on.
 func leaveBehind(t *testing.T, c *container) {
 	t.Helper()
-	c.mustExec("sh", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &")
+	c.MustExec("sh", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &")
 	eventually(t, func() error {
-		pids, err := c.task.Pids(testContext(t))
+		pids, err := c.Task.Pids(testContext(t))
 		if err == nil && len(pids) != 2 {
 			return errors.New("the child is not alone yet")
 		}
@@ -239,7 +239,7 @@ func leaveBehind(t *testing.T, c *container) {
 // enter puts a process into the container that the runtime knows nothing of.
 func enter(t *testing.T, c *container) {
 	t.Helper()
-	cmd := exec.CommandContext(testContext(t), "nsenter", "--target", strconv.Itoa(c.pid()), "--mount", "--pid", "--uts", "--ipc", "--net",
+	cmd := exec.CommandContext(testContext(t), "nsenter", "--target", strconv.Itoa(c.Pid()), "--mount", "--pid", "--uts", "--ipc", "--net",
 		"/bin/sh", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -251,7 +251,7 @@ func enter(t *testing.T, c *container) {
 // stayInside leaves an exec running.
 func stayInside(t *testing.T, c *container) {
 	t.Helper()
-	e := c.newExec(false, "sleep", "1000")
+	e := c.NewExec(false, "sleep", "1000")
 	if err := e.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -262,9 +262,9 @@ func TestSurveyOfOthers(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, harness.Options{})
 	c := start(t, n, probeOf())
-	c.probe()
-	c.kill(unix.SIGKILL)
-	c.wait()
+	c.Probe()
+	c.Kill(unix.SIGKILL)
+	c.Wait()
 	for _, id := range []string{c.ID(), "nobody"} {
 		out, err := n.Snapctl(testContext(t), "doctor", id)
 		if err == nil || out.Stdout != "" || !strings.Contains(out.Stderr, id) {

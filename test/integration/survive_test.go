@@ -24,19 +24,19 @@ func TestOutputSurvives(t *testing.T) {
 	file := newContainer(t, n, w)
 	path := filepath.Join(t.TempDir(), "log")
 	var err error
-	if file.task, err = file.NewTask(testContext(t), cio.LogFile(path)); err != nil {
+	if file.Task, err = file.NewTask(testContext(t), cio.LogFile(path)); err != nil {
 		t.Fatal(err)
 	}
-	if err := file.task.Start(testContext(t)); err != nil {
+	if err := file.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	fifo.out.waitFor(t, "line 100\n")
+	fifo.Out.WaitFor(t, "line 100\n")
 	for range 2 {
 		bounce(t, n, func() { time.Sleep(100 * time.Millisecond) })
 	}
 	for _, c := range []*container{fifo, file} {
-		c.rewait()
-		if got := c.wait(); got != 0 {
+		rewait(c)
+		if got := c.Wait(); got != 0 {
 			t.Errorf("exit status %d", got)
 		}
 	}
@@ -44,9 +44,9 @@ func TestOutputSurvives(t *testing.T) {
 	for i := range lines {
 		fmt.Fprintln(&want, "line", i+1)
 	}
-	fifo.out.waitFor(t, fmt.Sprintf("line %d\n", lines))
-	if fifo.out.String() != want.String() {
-		t.Errorf("%d bytes came through the FIFO, want %d", len(fifo.out.String()), want.Len())
+	fifo.Out.WaitFor(t, fmt.Sprintf("line %d\n", lines))
+	if fifo.Out.String() != want.String() {
+		t.Errorf("%d bytes came through the FIFO, want %d", len(fifo.Out.String()), want.Len())
 	}
 	eventually(t, func() error {
 		log, err := os.ReadFile(path)

@@ -26,16 +26,16 @@ var serverMAC = net.HardwareAddr{0x02, 0, 0, 0x97, 0, 2}
 // server wants a probe that can be reached from a lan.
 func server(tcp string) want {
 	w := probeOf()
-	w.args = append(w.args, "-listen", "0.0.0.0:7000")
-	return w.annotate("tcp", tcp)
+	w.Args = append(w.Args, "-listen", "0.0.0.0:7000")
+	return w.Annotate("tcp", tcp)
 }
 
 // startIn starts a container in a lan. What it returns takes it out again.
 func startIn(t *testing.T, l *lan, n *harness.Node, w want, address string) (*container, func()) {
 	t.Helper()
 	c := create(t, n, w)
-	detach := l.attach(c.pid(), address+lanMask, serverMAC)
-	if err := c.task.Start(testContext(t)); err != nil {
+	detach := l.attach(c.Pid(), address+lanMask, serverMAC)
+	if err := c.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
 	return c, detach
@@ -110,18 +110,18 @@ func TestMigration(t *testing.T) {
 	w := server("established")
 	first := newNode(t, harness.Options{})
 	a, detach := startIn(t, l, first, w, lanServer)
-	before := a.probe()
+	before := a.Probe()
 	p := connectFrom(t, l, lanServer+":7000")
-	e := a.mustCapture(capture.Request{Stop: true})
+	e := a.MustCapture(capture.Request{Stop: true})
 	want := fmt.Sprintf("%s:7000 -> %s", lanServer, p.conn.LocalAddr())
 	if cs := e.Checkpoint.Connections; len(cs) != 1 || cs[0].String() != want {
 		t.Errorf("connections of the checkpoint %v, want %s", cs, want)
 	}
-	if got := a.wait(); got != 137 {
+	if got := a.Wait(); got != 137 {
 		t.Errorf("exit status %d", got)
 	}
 	p.say("is anybody there?")
-	a.delete()
+	a.DeleteTask()
 	detach()
 
 	second := newNode(t, harness.Options{})
@@ -129,11 +129,11 @@ func TestMigration(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	b, _ := startIn(t, l, second, w, lanServer)
-	b.mustRestored(e)
+	b.MustRestored(e)
 	p.hear("is anybody there?")
 	p.echo("so you have moved")
-	b.goesOn(before)
-	noRules(t, b.pid())
+	b.GoesOn(before)
+	noRules(t, b.Pid())
 }
 
 // TestEstablishedGoesOn: a capture that leaves the program running leaves its
@@ -143,35 +143,35 @@ func TestEstablishedGoesOn(t *testing.T) {
 	l := newLAN(t, lanPeer+lanMask)
 	w := server("established")
 	a, detach := startIn(t, l, shared, w, lanServer)
-	before := a.probe()
+	before := a.Probe()
 	p := connectFrom(t, l, lanServer+":7000")
-	e := a.mustCapture(capture.Request{})
+	e := a.MustCapture(capture.Request{})
 	p.echo("still here")
-	noRules(t, a.pid())
-	a.goesOn(before)
+	noRules(t, a.Pid())
+	a.GoesOn(before)
 
 	// Elsewhere the connection cannot be: it boots, and the checkpoint is not to blame.
 	c, away := startIn(t, l, shared, w, "10.97.0.3")
-	r := c.record()
+	r := c.Record()
 	if r.Outcome != checkpoint.Boot || !strings.Contains(r.Fallback, "needs the address "+lanServer) {
 		t.Errorf("outcome %s, fallback %q", r.Outcome, r.Fallback)
 	}
-	noRules(t, c.pid())
+	noRules(t, c.Pid())
 	if st, err := openStore(t, shared).Resolve(e.Digest); err != nil || st.State.Failures != 0 {
 		t.Errorf("state %+v, %v", st.State, err)
 	}
 	away()
-	demanded := create(t, shared, w.annotate("restore", "Required"))
-	if err := demanded.task.Start(testContext(t)); err == nil || !strings.Contains(err.Error(), "needs the address "+lanServer) {
+	demanded := create(t, shared, w.Annotate("restore", "Required"))
+	if err := demanded.Task.Start(testContext(t)); err == nil || !strings.Contains(err.Error(), "needs the address "+lanServer) {
 		t.Errorf("demanded: %v", err)
 	}
-	demanded.wait()
+	demanded.Wait()
 
 	// A container that does not ask for connections gets the program without them.
 	closed := server("close")
 	d, dropped := startIn(t, l, shared, closed, "10.97.0.4")
-	d.mustRestored(e)
-	d.goesOn(before)
+	d.MustRestored(e)
+	d.GoesOn(before)
 	connectFrom(t, l, "10.97.0.4:7000").echo("and a new one")
 	dropped()
 	p.echo("not disturbed")
@@ -183,9 +183,9 @@ func TestConnectionsRefused(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t, lanPeer+lanMask)
 	a, _ := startIn(t, l, shared, server("refuse"), lanServer)
-	before := a.probe()
+	before := a.Probe()
 	p := connectFrom(t, l, lanServer+":7000")
-	_, err := a.capture(capture.Request{})
+	_, err := a.Capture(capture.Request{})
 	want := fmt.Sprintf("%s:7000 -> %s", lanServer, p.conn.LocalAddr())
 	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "tcp=close") {
 		t.Errorf("error %v, want one that names %s", err, want)
@@ -193,9 +193,9 @@ func TestConnectionsRefused(t *testing.T) {
 	p.echo("still here")
 	p.conn.Close()
 	var e checkpoint.Entry
-	eventually(t, func() (err error) { e, err = a.capture(capture.Request{}); return err })
+	eventually(t, func() (err error) { e, err = a.Capture(capture.Request{}); return err })
 	if err := openStore(t, shared).Remove(e.Digest); err != nil {
 		t.Error(err)
 	}
-	a.goesOn(before)
+	a.GoesOn(before)
 }

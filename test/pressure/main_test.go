@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/harness/run"
 )
 
 // The runtimes, as the results name them.
@@ -48,29 +48,11 @@ const (
 // runs its containers as.
 var archive string
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "pressure:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m, harness.Suite{Name: "pressure", SetUp: prepare}) }
 
-func run(m *testing.M) (code int, retErr error) {
-	if err := harness.EnterPrivate(); err != nil {
-		return 1, err
-	}
-	dir, err := os.MkdirTemp("", "snap-pr-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { retErr = errors.Join(retErr, os.RemoveAll(dir)) }()
-	if archive, err = makeImage(dir); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+func prepare(_ context.Context, dir string) (_ func() error, err error) {
+	archive, err = makeImage(dir)
+	return nil, err
 }
 
 func makeImage(dir string) (string, error) {
@@ -98,25 +80,11 @@ func makeImage(dir string) (string, error) {
 	return path, nil
 }
 
-// newNode starts a node with both runtimes. When the test ends nothing may be
-// left on it.
+// newNode starts a node with both runtimes.
 func newNode(t *testing.T, o harness.Options) *harness.Node {
 	t.Helper()
-	o.Stock = true
-	n, err := harness.Start(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		left, err := n.Stop(context.WithoutCancel(t.Context()))
-		if err != nil || !left.Empty() {
-			t.Errorf("stop the node: %v; left:\n%s", err, left)
-		}
-	})
-	if err := n.Import(t.Context(), archive); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	o.Stock, o.Images = true, []string{archive}
+	return run.Node(t, o)
 }
 
 // container is a container with its task.
