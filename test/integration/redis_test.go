@@ -21,6 +21,7 @@ import (
 
 	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/harness/run"
 )
 
 const (
@@ -43,10 +44,10 @@ type redisClient struct {
 }
 
 // dialRedis connects once the server answers.
-func dialRedis(t *testing.T, l *lan, address string) (*redisClient, error) {
+func dialRedis(t *testing.T, l *run.LAN, address string) (*redisClient, error) {
 	ctx := testContext(t)
 	for {
-		conn, err := harness.DialIn(ctx, l.pid, address+":6379")
+		conn, err := harness.DialIn(ctx, l.PID, address+":6379")
 		if err == nil {
 			err = conn.SetDeadline(time.Now().Add(deadline))
 			return &redisClient{conn, bufio.NewReader(conn)}, err
@@ -97,9 +98,11 @@ func TestRedisClones(t *testing.T) {
 	if err := n.Import(testContext(t), archive); err != nil {
 		t.Fatal(err)
 	}
-	l := newLAN(t, "10.96.0.254/24")
+	l := run.NewLAN(t, "10.96.0.254/24")
 	original := create(t, n, redis("original"))
-	l.attach(original.Pid(), "10.96.0.253/24", nil)
+	if _, err := l.Attach(original.Pid(), "10.96.0.253/24", nil); err != nil {
+		t.Fatal(err)
+	}
 	if err := original.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -150,12 +153,14 @@ func TestRedisClones(t *testing.T) {
 }
 
 // run starts the clone, and asks for data that was there at the capture.
-func (r *redisClone) run(t *testing.T, l *lan) error {
+func (r *redisClone) run(t *testing.T, l *run.LAN) error {
 	begin := time.Now()
 	if err := r.c.Create(redis(r.hostname)); err != nil {
 		return err
 	}
-	l.attach(r.c.Pid(), r.address+"/24", nil)
+	if _, err := l.Attach(r.c.Pid(), r.address+"/24", nil); err != nil {
+		return err
+	}
 	if err := r.c.Task.Start(testContext(t)); err != nil {
 		return err
 	}
@@ -182,7 +187,7 @@ func (r *redisClone) run(t *testing.T, l *lan) error {
 }
 
 // check looks at the clone when all others run, too.
-func (r *redisClone) check(t *testing.T, l *lan) error {
+func (r *redisClone) check(t *testing.T, l *run.LAN) error {
 	if r.err != nil {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/test/harness"
+	"github.com/containerd-snap/snap/test/harness/run"
 )
 
 const (
@@ -31,10 +32,13 @@ func server(tcp string) want {
 }
 
 // startIn starts a container in a lan. What it returns takes it out again.
-func startIn(t *testing.T, l *lan, n *harness.Node, w want, address string) (*container, func()) {
+func startIn(t *testing.T, l *run.LAN, n *harness.Node, w want, address string) (*container, func()) {
 	t.Helper()
 	c := create(t, n, w)
-	detach := l.attach(c.Pid(), address+lanMask, serverMAC)
+	detach, err := l.Attach(c.Pid(), address+lanMask, serverMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Task.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -48,11 +52,11 @@ type peer struct {
 	answers *bufio.Reader
 }
 
-func connectFrom(t *testing.T, l *lan, address string) *peer {
+func connectFrom(t *testing.T, l *run.LAN, address string) *peer {
 	t.Helper()
 	p := &peer{t: t}
 	eventually(t, func() (err error) {
-		p.conn, err = harness.DialIn(testContext(t), l.pid, address)
+		p.conn, err = harness.DialIn(testContext(t), l.PID, address)
 		return err
 	})
 	t.Cleanup(func() { p.conn.Close() })
@@ -106,7 +110,7 @@ func noRules(t *testing.T, pid int) {
 // goes on, with what he said meanwhile.
 func TestMigration(t *testing.T) {
 	t.Parallel()
-	l := newLAN(t, lanPeer+lanMask)
+	l := run.NewLAN(t, lanPeer+lanMask)
 	w := server("established")
 	first := newNode(t, harness.Options{})
 	a, detach := startIn(t, l, first, w, lanServer)
@@ -140,7 +144,7 @@ func TestMigration(t *testing.T) {
 // connections, too, and no rule.
 func TestEstablishedGoesOn(t *testing.T) {
 	t.Parallel()
-	l := newLAN(t, lanPeer+lanMask)
+	l := run.NewLAN(t, lanPeer+lanMask)
 	w := server("established")
 	a, detach := startIn(t, l, shared, w, lanServer)
 	before := a.Probe()
@@ -181,7 +185,7 @@ func TestEstablishedGoesOn(t *testing.T) {
 // TestConnectionsRefused: with tcp=refuse open connections are in the way of a capture, by name.
 func TestConnectionsRefused(t *testing.T) {
 	t.Parallel()
-	l := newLAN(t, lanPeer+lanMask)
+	l := run.NewLAN(t, lanPeer+lanMask)
 	a, _ := startIn(t, l, shared, server("refuse"), lanServer)
 	before := a.Probe()
 	p := connectFrom(t, l, lanServer+":7000")

@@ -1,4 +1,4 @@
-package integration
+package run
 
 import (
 	"errors"
@@ -15,17 +15,17 @@ import (
 	"github.com/containerd-snap/snap/test/harness"
 )
 
-// lan is a network of its own: a namespace with a bridge, to which containers are
+// LAN is a network of its own: a namespace with a bridge, to which containers are
 // attached and in which their peers live.
-type lan struct {
+type LAN struct {
 	t *testing.T
-	// pid is a process that keeps the namespace.
-	pid    int
+	// PID is a process that keeps the namespace, for harness.DialIn.
+	PID    int
 	bridge netlink.Link
 }
 
-// newLAN makes one. The bridge has the address.
-func newLAN(t *testing.T, address string) *lan {
+// NewLAN makes one that goes with the test. The bridge has the address, such as 10.96.0.254/24.
+func NewLAN(t *testing.T, address string) *LAN {
 	t.Helper()
 	keeper := exec.Command("sleep", "600")
 	keeper.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
@@ -45,7 +45,7 @@ func newLAN(t *testing.T, address string) *lan {
 		_ = keeper.Wait() // killed
 		close(done)
 	})
-	l := &lan{t: t, pid: keeper.Process.Pid, bridge: &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}}
+	l := &LAN{t: t, PID: keeper.Process.Pid, bridge: &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}}
 	l.inside(func() error {
 		if err := netlink.LinkAdd(l.bridge); err != nil {
 			return err
@@ -55,21 +55,20 @@ func newLAN(t *testing.T, address string) *lan {
 	return l
 }
 
-func (l *lan) inside(fn func() error) {
+func (l *LAN) inside(fn func() error) {
 	l.t.Helper()
-	if err := harness.InNetNS(l.pid, fn); err != nil {
+	if err := harness.InNetNS(l.PID, fn); err != nil {
 		l.t.Fatal(err)
 	}
 }
 
-// attach gives the network namespace of a process an interface with an address
-// and a hardware address. What it returns takes it away.
-func (l *lan) attach(pid int, address string, mac net.HardwareAddr) (detach func()) {
-	l.t.Helper()
-	name := fmt.Sprintf("v%d", serial())
+// Attach gives the network namespace of a process an interface with an address, such as
+// 10.96.0.1/24, and a hardware address; nil for any. What it returns takes it away.
+func (l *LAN) Attach(pid int, address string, mac net.HardwareAddr) (detach func(), err error) {
+	name := fmt.Sprintf("v%d", Serial())
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
-	l.inside(func() error {
+	err = harness.InNetNS(l.PID, func() error {
 		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "e" + name, PeerHardwareAddr: mac, PeerNamespace: netlink.NsPid(pid)}
 		if err := netlink.LinkAdd(veth); err != nil {
 			return fmt.Errorf("make an interface: %w", err)
@@ -79,16 +78,16 @@ func (l *lan) attach(pid int, address string, mac net.HardwareAddr) (detach func
 		}
 		return netlink.LinkSetUp(veth)
 	})
-	err := harness.InNetNS(pid, func() error {
+	if err != nil {
+		return nil, err
+	}
+	err = harness.InNetNS(pid, func() error {
 		link, err := netlink.LinkByName("e" + name)
 		if err != nil {
 			return err
 		}
 		return setUp(link, address)
 	})
-	if err != nil {
-		l.t.Fatal(err)
-	}
 	return func() {
 		l.inside(func() error {
 			link, err := netlink.LinkByName(name)
@@ -100,7 +99,7 @@ func (l *lan) attach(pid int, address string, mac net.HardwareAddr) (detach func
 			}
 			return netlink.LinkDel(link)
 		})
-	}
+	}, err
 }
 
 // setUp gives an interface an address and turns it on.
