@@ -57,6 +57,21 @@ type Checkpoint struct {
 	Timing Timing `json:"timing"`
 	// Connections are the TCP connections that are part of the checkpoint.
 	Connections []Connection `json:"connections,omitempty"`
+	// Held are the files of mounts from outside that the program had in use.
+	Held []HeldFile `json:"held,omitempty"`
+}
+
+// HeldFile is a file or directory on a bind mount or volume that the captured program had
+// open or mapped, or worked in. It is no part of the checkpoint: the container that is
+// restored must have it.
+type HeldFile struct {
+	// Path is where the program had it, Mount the place of the mount that it is on.
+	Path  string `json:"path"`
+	Mount string `json:"mount"`
+	// Size is the length in bytes that it must have; negative for any.
+	Size int64 `json:"size"`
+	// Directory says that it must be one, instead of a file.
+	Directory bool `json:"directory,omitempty"`
 }
 
 // Connection is a TCP connection of a captured program. An address is written

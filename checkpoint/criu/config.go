@@ -96,10 +96,11 @@ type Config struct {
 	// the tree shares the locks: a restore waits for ever for a flock that somebody else holds.
 	FileLocks bool
 	// LinkRemap gives a deleted file that has other links a name again ("link_remap.N",
-	// beside the old name) in the container's file system. A dump that leaves the task
+	// beside the old name) in the container's file system, and takes a file that was deleted from
+	// a lower layer of an overlay for one without a name. A dump that leaves the task
 	// running removes that name when it ends, and the checkpoint is then not restorable
-	// ("Can't link …/link_remap.N"), unless the file system was copied before. It is for dumps
-	// that end the task.
+	// ("Can't link …/link_remap.N"), unless the copy of the file system gets it (LinkRemaps). A
+	// restore removes it. It is for dumps.
 	LinkRemap bool
 	// ForceIrmap finds the paths of inotify watches by searching known directories
 	// instead of by file handle. It did not help on overlayfs, where a watch on a file
@@ -119,14 +120,15 @@ type Config struct {
 }
 
 // DefaultGhostLimit is enough for the deleted files of usual programs (temporary files
-// of compilers, mapped arenas), and small enough to bound a checkpoint: 256 MiB.
+// of compilers, mapped arenas), and small enough to bound a checkpoint, and the pause in which they
+// are copied: 256 MiB on the disk each, holes not counted. Above it the capture is refused.
 const DefaultGhostLimit = 256 << 20
 
 // DefaultConfig is the widest set of options that is safe for a checkpoint of
 // a running container: connections closed, nothing left in its network namespace or its file
 // system, file locks kept. It serves both dump and restore.
 func DefaultConfig() Config {
-	return Config{TCP: TCPClose, SkipInFlight: true, NetworkLock: LockSkip, GhostLimit: DefaultGhostLimit, FileLocks: true}
+	return Config{TCP: TCPClose, SkipInFlight: true, NetworkLock: LockSkip, GhostLimit: DefaultGhostLimit, FileLocks: true, LinkRemap: true}
 }
 
 // Encode returns the file's content, or an error that names every value that

@@ -14,7 +14,7 @@ func TestConfigEncode(t *testing.T) {
 		want string
 	}{
 		"zero":    {Config{}, ""},
-		"default": {DefaultConfig(), "tcp-close\nnetwork-lock skip\nghost-limit 268435456\nskip-in-flight\nfile-locks\n"},
+		"default": {DefaultConfig(), "tcp-close\nnetwork-lock skip\nghost-limit 268435456\nskip-in-flight\nfile-locks\nlink-remap\n"},
 		"all": {Config{
 			TCP: TCPEstablished, NetworkLock: LockNFTables, GhostLimit: 1, SkipInFlight: true, FileLocks: true, LinkRemap: true,
 			ForceIrmap: true, SkipFileRWXCheck: true, External: []ExternalFile{{MountID: 43, Inode: 0xdead}},

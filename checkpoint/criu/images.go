@@ -20,16 +20,18 @@ const (
 	magicInventory = 0x58313116
 )
 
-// magics are the second numbers of those kinds that every task has.
+// magics are the second numbers of the kinds that are read, by the first part of their names.
 var magics = map[string]uint32{
-	"core":    0x55053847,
-	"fdinfo":  0x56213732,
-	"files":   0x56303138,
-	"fs":      0x51403912,
-	"ids":     0x54432030,
-	"mm":      0x57492820,
-	"pagemap": 0x56084025,
-	"pstree":  0x50273030,
+	"core":        0x55053847,
+	"fdinfo":      0x56213732,
+	"files":       0x56303138,
+	"fs":          0x51403912,
+	"ids":         0x54432030,
+	"mm":          0x57492820,
+	"mountpoints": 0x55563928,
+	"pagemap":     0x56084025,
+	"pstree":      0x50273030,
+	"remap":       0x59133954,
 }
 
 const (

@@ -74,6 +74,7 @@ var noise = []string{
 	"Collect mappings (pid: *) failed with",
 	"Unable to open fd=* id=",
 	"cgroupns not supported. This is not fatal.",
+	"trim failed: @",              // a file that was deleted from a lower layer: CRIU copies it instead
 	"cg: cgroupd: recv req error", // its other end has failed before
 }
 
@@ -116,7 +117,7 @@ var patterns = []pattern{
 	{"Can't dump file * of that type [*] (*)", "a process has a file open (descriptor $1) of a kind that CRIU cannot save: $3", remedyReport},
 	{"tun: Net namespace is required to dump tun link", "a process has a network tunnel (/dev/net/tun) open, which CRIU cannot save here", "close it before the capture"},
 	{"Can't dump ghost file * of * size, increase limit", "the deleted file $1, still open, has $2 bytes: more than the limit for such files", "let the program close it, or capture earlier"},
-	{"Can't create link remap for *. Use link-remap option", "the open file $1 was deleted or replaced, and has other names or lies in the image", "restart the program after such a change of its files, and capture then"},
+	{"Can't create link remap for *. Use link-remap option", "the open file $1 was deleted or replaced, and has other names or lies in the image", "capture with `snapctl create`, which keeps it"},
 	{"Can't lookup mount=* for fd=* path=*", "the file $3 is open or mapped, and lies outside of the container's mounts (mount $1)", "capture without it; a file that was passed in from outside, or a mount that was removed, cannot be found again"},
 	{"Open files on overmounted mounts are not supported yet; mount=* fd=* path=*", "the open file $3 is hidden below a later mount", "close it before the capture"},
 	{"fsnotify: *Can't dump that handle", "a process watches a file (inotify) that CRIU cannot find again, as on overlayfs", "watch a directory of a volume, or turn file watching off"},
@@ -145,7 +146,7 @@ var patterns = []pattern{
 	{"* is a fuse mount but not external", "the program mounted a FUSE file system: $1", "mount it through the container's spec, or unmount it before the capture"},
 
 	// Restore: files and mounts.
-	{"Can't link */link_remap.* -> *: No such file", "the deleted file $3 was captured by a link that is no longer there", remedyRecapture},
+	{"Can't link *link_remap.* -> *: No such file", "the deleted file $3 was captured by a link that is no longer there", remedyRecapture},
 	{"Can't open file * on restore: No such file or directory", "the file /$1 was open or mapped at the capture and is missing now", remedyContents},
 	{"Can't open file *: No such file or directory", "the file /$1 was open or mapped at the capture and is missing now", remedyContents},
 	{"File * has bad size * (expect *)", "the file /$1 changed since the capture: it has $2 bytes and had $3", remedyContents},

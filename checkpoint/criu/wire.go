@@ -2,7 +2,9 @@ package criu
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -75,6 +77,15 @@ func records(dir, name string) ([][]byte, error) {
 	return recs, nil
 }
 
+// optional returns the messages of an image that CRIU writes only if there are any.
+func optional(dir, name string) ([][]byte, error) {
+	st, err := os.Lstat(filepath.Join(dir, name))
+	if errors.Is(err, os.ErrNotExist) || err == nil && st.Size() == header {
+		return nil, nil
+	}
+	return records(dir, name)
+}
+
 func splitRecords(data []byte) ([][]byte, error) {
 	var recs [][]byte
 	for first := true; first || len(data) > 0; first = false {
@@ -85,4 +96,73 @@ func splitRecords(data []byte) ([][]byte, error) {
 		recs, data = append(recs, rec), rest
 	}
 	return recs, nil
+}
+
+// find returns the last field of that number, as protobuf has it; nil for none.
+func find(fs []field, num protowire.Number) *field {
+	for i := len(fs) - 1; i >= 0; i-- {
+		if fs[i].num == num {
+			return &fs[i]
+		}
+	}
+	return nil
+}
+
+// number is the value of a varint; 0 for none.
+func number(fs []field, num protowire.Number) uint64 {
+	if f := find(fs, num); f != nil {
+		return f.value
+	}
+	return 0
+}
+
+// text is that of a string or an embedded message; nil for none.
+func text(fs []field, num protowire.Number) []byte {
+	if f := find(fs, num); f != nil {
+		return f.bytes
+	}
+	return nil
+}
+
+// rewrite returns msg, which fields has split before, with what change makes of its embedded
+// messages of that number.
+func rewrite(msg []byte, num protowire.Number, change func([]byte) []byte) []byte {
+	var out []byte
+	eachRaw(msg, func(n protowire.Number, raw, value []byte) {
+		if n != num {
+			out = append(out, raw...)
+			return
+		}
+		embedded, _ := protowire.ConsumeBytes(value)
+		out = protowire.AppendTag(out, n, protowire.BytesType)
+		out = protowire.AppendBytes(out, change(embedded))
+	})
+	return out
+}
+
+// without returns msg, which fields has split before, without the fields of that number.
+func without(msg []byte, num protowire.Number) []byte {
+	var out []byte
+	eachRaw(msg, func(n protowire.Number, raw, _ []byte) {
+		if n != num {
+			out = append(out, raw...)
+		}
+	})
+	return out
+}
+
+// eachRaw calls f with each field of a message: all of it, and its value alone.
+func eachRaw(msg []byte, f func(num protowire.Number, raw, value []byte)) {
+	for len(msg) > 0 {
+		num, typ, tag := protowire.ConsumeTag(msg)
+		if tag < 0 {
+			return
+		}
+		n := protowire.ConsumeFieldValue(num, typ, msg[tag:])
+		if n < 0 {
+			return
+		}
+		f(num, msg[:tag+n], msg[tag:tag+n])
+		msg = msg[tag+n:]
+	}
 }

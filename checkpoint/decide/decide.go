@@ -156,6 +156,10 @@ func (q *question) lookUp(ctx context.Context) error {
 	if q.req.FreshRootfs, err = c.Fresh(); err != nil {
 		return err
 	}
+	q.req.Missing = map[string]string{}
+	for _, e := range q.candidates {
+		q.req.Missing[e.Digest] = Missing(c.OCI, e.Checkpoint.Held)
+	}
 	q.facts, err = q.node.Facts(ctx)
 	return err
 }

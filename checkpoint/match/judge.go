@@ -30,6 +30,8 @@ type judge struct {
 	fresh bool
 	// failed are the checkpoints that this start tried already.
 	failed map[string]string
+	// missing are those whose program would miss files of the container's volumes.
+	missing map[string]string
 }
 
 func newJudge(req Request, candidates []checkpoint.Entry, host checkpoint.HostFacts) *judge {
@@ -41,6 +43,7 @@ func newJudge(req Request, candidates []checkpoint.Entry, host checkpoint.HostFa
 		owner:       req.Owner,
 		fresh:       req.FreshRootfs,
 		failed:      req.Failed,
+		missing:     req.Missing,
 	}
 	for _, f := range host.CPUFeatures {
 		j.features[f] = true
@@ -58,7 +61,7 @@ func newJudge(req Request, candidates []checkpoint.Entry, host checkpoint.HostFa
 func (j *judge) judge(e checkpoint.Entry) (passed int, why string) {
 	// From what makes it another program to what may be temporary.
 	checks := []func(checkpoint.Entry) string{
-		j.identity, j.superseded, j.fields, j.arch, j.cpu, j.criu, j.kernel, j.cgroup, j.quarantine, j.tried, j.layer,
+		j.identity, j.superseded, j.fields, j.arch, j.cpu, j.criu, j.kernel, j.cgroup, j.quarantine, j.tried, j.layer, j.volumes,
 	}
 	for i, check := range checks {
 		if why := check(e); why != "" {
@@ -94,6 +97,9 @@ func (j *judge) layer(e checkpoint.Entry) string {
 
 // tried passes over what this start could not be restored from.
 func (j *judge) tried(e checkpoint.Entry) string { return j.failed[e.Digest] }
+
+// volumes: what a program holds open of a volume or bind mount must be there again.
+func (j *judge) volumes(e checkpoint.Entry) string { return j.missing[e.Digest] }
 
 func (j *judge) fields(e checkpoint.Entry) string {
 	names := j.fingerprint.Diff(e.Checkpoint.Fingerprint)

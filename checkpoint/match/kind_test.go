@@ -27,6 +27,7 @@ func TestDecideBetweenTheKinds(t *testing.T) {
 		candidates []checkpoint.Entry
 		written    bool
 		failed     map[string]string
+		missing    map[string]string
 		demanded   *checkpoint.Entry
 		want       string // the name of what is restored; empty for a boot
 		reason     string
@@ -45,13 +46,16 @@ func TestDecideBetweenTheKinds(t *testing.T) {
 		"a template is no way around a quarantine":  {candidates: []checkpoint.Entry{sick, template}, reason: "resume point sick does not fit: quarantined"},
 		"the one before one that failed just now":   {candidates: []checkpoint.Entry{latest, old}, failed: map[string]string{latest.Digest: "torn"}, want: "old"},
 		"none when all of them failed":              {candidates: []checkpoint.Entry{latest, old, template}, failed: map[string]string{latest.Digest: "torn", old.Digest: "torn"}, reason: "latest does not fit: torn"},
+		"the one before one that lacks a file":      {candidates: []checkpoint.Entry{latest, old}, missing: map[string]string{latest.Digest: "no /data/x"}, want: "old"},
+		"a template that lacks a file":              {candidates: []checkpoint.Entry{template}, missing: map[string]string{template.Digest: "no /data/x"}, reason: "template does not fit: no /data/x"},
+		"not even one that was named":               {demanded: &template, missing: map[string]string{template.Digest: "no /data/x"}, reason: "no /data/x"},
 		"an older one that was named":               {demanded: &old, written: true, want: "old", reason: "resume point old was asked for and fits"},
 		"another's that was named":                  {demanded: &foreign, reason: "it is a resume point of ns/container/other"},
 		"a template that was named":                 {demanded: &template, want: "template"},
 		"a named template over what was written to": {demanded: &template, written: true, reason: "writable layer"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			req := Request{Fingerprint: wanted, FreshRootfs: !test.written, Owner: me, Failed: test.failed, Demanded: test.demanded}
+			req := Request{Fingerprint: wanted, FreshRootfs: !test.written, Owner: me, Failed: test.failed, Missing: test.missing, Demanded: test.demanded}
 			d := Decide(req, test.candidates, here)
 			if d.Name != test.want || (d.Action == checkpoint.Restore) != (test.want != "") || !strings.Contains(d.Reason, test.reason) {
 				t.Errorf("%s of %q because %q, want %q because %q", d.Action, d.Name, d.Reason, test.want, test.reason)

@@ -38,6 +38,9 @@ type Request struct {
 	// Failed says of checkpoints from which this very start could not be restored why
 	// that was, by digest.
 	Failed map[string]string
+	// Missing says of checkpoints whose programs held files of volumes which of them the
+	// container's do not have, by digest.
+	Missing map[string]string
 }
 
 // Decide says how the container starts on a host. The candidates are the

@@ -17,6 +17,7 @@ func FuzzManifest(f *testing.F) {
 	meta.SchemaVersion = checkpoint.SchemaVersion
 	meta.Files = []checkpoint.File{{Path: "core-1.img", Size: 1, SHA256: strings.Repeat("0", 64)}, {Path: "pages-1.img", Size: 2, SHA256: strings.Repeat("1", 64), Pages: true}}
 	meta.Diff = checkpoint.Diff{Format: "overlay", SHA256: strings.Repeat("2", 64)}
+	meta.Held = []checkpoint.HeldFile{{Path: "/data/x", Mount: "/data", Size: 77}}
 	raw, err := encodeManifest(&meta)
 	if err != nil {
 		f.Fatal(err)
@@ -29,6 +30,9 @@ func FuzzManifest(f *testing.F) {
 		`"size": 2`:        `"size": 9223372036854775807`,
 		`"overlay"`:        `"aufs"`,
 		`2222`:             `zzzz`,
+		`"/data/x"`:        `"/etc/passwd"`,
+		`"/data/x",`:       `"/data/../etc/passwd",`,
+		`"/data"`:          `""`,
 	} {
 		changed := strings.Replace(string(raw), old, hostile, 1)
 		if _, err := decodeManifest([]byte(changed)); changed == string(raw) || !errors.Is(err, checkpoint.ErrInvalid) {

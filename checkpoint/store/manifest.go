@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"path"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -134,8 +135,29 @@ func checkManifest(c *checkpoint.Checkpoint) error {
 	if err := checkFingerprint(c.Fingerprint); err != nil {
 		return bad("fingerprint: %v", err)
 	}
+	if err := checkHeld(c.Held); err != nil {
+		return bad("held: %v", err)
+	}
 	if err := checkFiles(c); err != nil {
 		return bad("%v", err)
+	}
+	return nil
+}
+
+// checkHeld refuses what would be looked for elsewhere than below its mount.
+func checkHeld(held []checkpoint.HeldFile) error {
+	if len(held) > maxFiles {
+		return fmt.Errorf("%d files, the limit is %d", len(held), maxFiles)
+	}
+	for _, f := range held {
+		for _, p := range []string{f.Path, f.Mount} {
+			if !path.IsAbs(p) || path.Clean(p) != p || len(p) > maxText || !utf8.ValidString(p) {
+				return fmt.Errorf("path %.80q is not absolute and plain", p)
+			}
+		}
+		if f.Mount != "/" && f.Path != f.Mount && !strings.HasPrefix(f.Path, f.Mount+"/") {
+			return fmt.Errorf("%.80q is not below its mount %.80q", f.Path, f.Mount)
+		}
 	}
 	return nil
 }

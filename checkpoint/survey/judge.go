@@ -227,9 +227,9 @@ func (j *judge) regular(p *Process, f *File, resource string) {
 	deleted := strings.HasSuffix(f.Target, " (deleted)")
 	switch {
 	case strings.HasPrefix(f.Target, "/memfd:"):
-	case deleted && f.Links > 0:
-		j.add(Problem, p, resource, "the open file was deleted or replaced, and has other names or lies in the image", "restart the program after such a change of its files, and capture then")
-	case deleted && f.Blocks > criu.DefaultGhostLimit:
+	case deleted && f.Links > 0 && j.bound(f.MountID):
+		j.add(Problem, p, resource, "the open file was deleted and has other names, on a mount that is no part of a checkpoint", "let the program close it, and capture then")
+	case deleted && f.Links == 0 && f.Blocks > criu.DefaultGhostLimit:
 		j.add(Problem, p, resource, fmt.Sprintf("the open file was deleted and has %d MiB, more than the %d MiB that a checkpoint carries of one", f.Blocks>>20, criu.DefaultGhostLimit>>20),
 			"let the program close it, or capture earlier")
 	case deleted, f.MountID == 0:
@@ -238,6 +238,12 @@ func (j *judge) regular(p *Process, f *File, resource string) {
 			j.add(Problem, p, resource, "the open file lies outside of the container's mounts", "capture without it: it was passed in from outside, or its mount was removed")
 		}
 	}
+}
+
+// bound says that a mount was brought in by the spec, from outside.
+func (j *judge) bound(mount int) bool {
+	_, ok := spec.BindSource(j.Spec.Mounts, j.mounts[mount].Point)
+	return ok
 }
 
 func (j *judge) mapping(p *Process, m Mapping) {

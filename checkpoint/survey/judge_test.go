@@ -84,12 +84,13 @@ func TestJudge(t *testing.T) {
 		"high pts":     {func(s *Snapshot) { char(137, 4)(s); file(File{Target: "/dev/ptmx", TTY: 260})(s) }, ""},
 		"block device": {file(File{Target: "/dev/sda", Type: fs.ModeDevice}), "problem 11 fd 9 (/dev/sda): it has a block device open"},
 
-		"deleted":           {file(File{Target: "/x (deleted)", MountID: 1, Blocks: 1 << 20}), ""},
-		"deleted, large":    {file(File{Target: "/x (deleted)", MountID: 1, Blocks: 300 << 20}), "problem 11 fd 9 (/x (deleted)): the open file was deleted and has 300 MiB, more than the 256 MiB"},
-		"deleted, linked":   {file(File{Target: "/x (deleted)", MountID: 1, Links: 1}), "problem 11 fd 9 (/x (deleted)): the open file was deleted or replaced"},
-		"memfd":             {file(File{Target: "/memfd:x (deleted)", Blocks: 300 << 20}), ""},
-		"outside file":      {file(File{Target: "/etc/passwd", MountID: 99}), "problem 11 fd 9 (/etc/passwd): the open file lies outside"},
-		"outside directory": {file(File{Target: "/", Type: fs.ModeDir, MountID: 99}), "problem 11 fd 9 (/): the open file lies outside"},
+		"deleted":              {file(File{Target: "/x (deleted)", MountID: 1, Blocks: 1 << 20}), ""},
+		"deleted, large":       {file(File{Target: "/x (deleted)", MountID: 1, Blocks: 300 << 20}), "problem 11 fd 9 (/x (deleted)): the open file was deleted and has 300 MiB, more than the 256 MiB"},
+		"deleted, linked":      {file(File{Target: "/x (deleted)", MountID: 1, Links: 1}), ""},
+		"deleted, of a volume": {file(File{Target: "/data/x (deleted)", MountID: 2, Links: 1}), "problem 11 fd 9 (/data/x (deleted)): the open file was deleted and has other names"},
+		"memfd":                {file(File{Target: "/memfd:x (deleted)", Blocks: 300 << 20}), ""},
+		"outside file":         {file(File{Target: "/etc/passwd", MountID: 99}), "problem 11 fd 9 (/etc/passwd): the open file lies outside"},
+		"outside directory":    {file(File{Target: "/", Type: fs.ModeDir, MountID: 99}), "problem 11 fd 9 (/): the open file lies outside"},
 		"own mounts": {func(s *Snapshot) {
 			file(File{Target: "/x", MountID: 99})(s)
 			s.Processes[1].Namespaces = map[string]string{"mnt": "mnt:[3]"}

@@ -38,6 +38,23 @@ func addMounts(f checkpoint.Fingerprint, mounts []specs.Mount) {
 	}
 }
 
+// IsOwnFile says that the file mounted at destination tells a container of itself and its
+// surroundings, and is made anew for each by containerd's clients and the kubelet.
+func IsOwnFile(destination string) bool {
+	return destination == "/etc/hostname" || destination == "/etc/hosts" || destination == "/etc/resolv.conf"
+}
+
+// BindSource returns what the container binds to destination; ok is false if it binds nothing there.
+func BindSource(mounts []specs.Mount, destination string) (source string, ok bool) {
+	// The last one lies above the others.
+	for _, m := range slices.Backward(mounts) {
+		if mountPoint(m) == destination {
+			return m.Source, isBind(m)
+		}
+	}
+	return "", false
+}
+
 // mountPoint is the mount's destination; a relative one counts from the root, as
 // in libcontainer.
 func mountPoint(m specs.Mount) string { return filepath.Join("/", m.Destination) }

@@ -78,6 +78,9 @@ type Taken struct {
 // Register makes it a registered one.
 func (t *Taken) Register(ctx context.Context) (e checkpoint.Entry, err error) {
 	defer func() { t.init.captured(ctx, t.meta.Kind, e, err, time.Since(t.begin)) }()
+	if t.meta.Held, err = t.init.heldFiles(t.draft.ImagesDir()); err != nil {
+		return e, err
+	}
 	if t.meta.Memory, err = t.init.shapeMemory(ctx, t.draft.ImagesDir(), t.frozen.code); err != nil {
 		return e, err
 	}

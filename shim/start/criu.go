@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/containerd-snap/snap/checkpoint/criu"
+	"github.com/containerd-snap/snap/checkpoint/decide"
 	"github.com/containerd-snap/snap/shim/libct"
 )
 
@@ -34,8 +35,14 @@ func legacyConfig(tcpEstablished bool) criu.Config {
 	return c
 }
 
-// diagnose adds to a failed restore what CRIU's log says of it, in words.
+// diagnose adds to a failed restore what CRIU's log says of it, in words. A file of a volume
+// can have changed since the decision: then that is the cause.
 func (i *Init) diagnose(err error) error {
+	if i.plan.entry != nil && errors.Is(err, libct.ErrCRIU) {
+		if why := decide.Missing(i.oci, i.plan.entry.Checkpoint.Held); why != "" {
+			return fmt.Errorf("%s (%w)", why, err)
+		}
+	}
 	return explain(err, filepath.Join(i.workDir(), "restore.log"))
 }
 

@@ -59,6 +59,9 @@ func (i *Init) dump(ctx context.Context, l *live, draft *store.Draft, f *frozen,
 	if err := i.rootfs.Capture(ctx, draft.DiffDir()); err != nil {
 		return err
 	}
+	if err := i.nameDeleted(l, draft.ImagesDir(), draft.DiffDir()); err != nil {
+		return err
+	}
 	end := time.Now()
 	if err := l.p.Signal(0); err != nil {
 		return fmt.Errorf("the task ended during its capture: %w", errors.Join(errdefs.ErrFailedPrecondition, err))

@@ -90,7 +90,7 @@ func TestSurvey(t *testing.T) {
 			says: "character device 10:229", of: "/dev/fuse", fails: "character device"},
 		"a watched file":         {args: hold("watch-file"), says: "inotify", of: "inotify", fails: "watches a file"},
 		"a large deleted file":   {args: hold("deleted-large"), says: "257 MiB", of: "/deleted", fails: "more than the limit"},
-		"a deleted image file":   {args: hold("deleted-image"), says: "deleted or replaced", of: "/etc/group", fails: "deleted or replaced"},
+		"a deleted image file":   {args: hold("deleted-image")},
 		"a namespace of its own": {args: []string{"sh", "-c", "unshare -u sleep 1000 & exec /bin/probe"}, says: "a namespace of its own", of: "uts namespace", fails: "namespace"},
 		"an unknown mount":       {args: hold("ramfs"), says: "type ramfs", of: "/mnt", fails: "kind that CRIU cannot save"},
 		"a socket of the host": {args: hold("outside"), want: want{Opts: []oci.SpecOpts{bindOutside(outside)}},

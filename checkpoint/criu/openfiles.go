@@ -1,0 +1,257 @@
+package criu
+
+import (
+	"encoding/binary"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// OpenFile is a file or directory by its path, which the processes of the images have
+// open or mapped, run, or work in.
+type OpenFile struct {
+	// Path is where the processes have it.
+	Path string
+	// External is where the mount lies that it is on, if that was brought in from
+	// outside; empty for a mount of the container's own.
+	External string
+	// Size is its length in bytes, which must be the same at a restore; negative where CRIU
+	// does not look at it: of directories, and of files that are open for appending only.
+	Size int64
+	// Directory says that it is one.
+	Directory bool
+	// Mapped says that a process has it in its memory.
+	Mapped bool
+	// Removed says that it had lost this name: the images bring it along.
+	Removed bool
+
+	id    uint64
+	mount int64
+}
+
+// Numbers in a file_entry and a fdinfo_entry (images/fdinfo.proto), a reg_file_entry (images/regfile.proto), a
+// mnt_entry (images/mnt.proto), a remap_file_path_entry (images/remap-file-path.proto) and
+// the areas of an mm_entry (images/mm.proto, images/vma.proto).
+const (
+	fileType, fileRegular = 1, 3
+	typeRegular           = 1
+
+	fdFile, fdNumber = 1, 4
+
+	regID, regName, regMount, regSize, regMode = 1, 6, 7, 8, 10
+
+	mntID, mntMountpoint, mntKey = 2, 7, 18
+
+	remapFile, remapBy, remapType = 1, 2, 3
+	remapLinked                   = 0
+
+	mmArea                                   = 14
+	areaStart, areaEnd, areaFile, areaStatus = 1, 2, 4, 7
+	areaMapsFile                             = 1<<6 | 1<<7 // VMA_FILE_PRIVATE, VMA_FILE_SHARED
+
+	typeMask, typeDirectory, typeFile = 0o170000, 0o040000, 0o100000
+)
+
+// OpenFiles lists the regular files and directories in dir that lie in the container, in the
+// order in which CRIU wrote them. Page files and others that were passed in are none.
+func OpenFiles(dir string) ([]OpenFile, error) {
+	recs, err := records(dir, "files.img")
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := readMounts(dir)
+	if err != nil {
+		return nil, err
+	}
+	remaps, err := readRemaps(dir)
+	if err != nil {
+		return nil, err
+	}
+	mapped, err := readMapped(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []OpenFile
+	for _, rec := range recs {
+		reg, err := parseRegular(rec)
+		if err != nil {
+			return nil, unusable("files.img", err)
+		}
+		f, ok := openFile(reg)
+		if !ok {
+			continue
+		}
+		f.External = mounts[f.mount].external
+		f.Mapped = mapped[f.id]
+		_, f.Removed = remaps[f.id]
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// parseRegular returns the reg_file_entry of a file_entry; nil for what has none.
+func parseRegular(rec []byte) ([]field, error) {
+	fs, err := fields(rec)
+	if err != nil || number(fs, fileType) != typeRegular {
+		return nil, err
+	}
+	return fields(text(fs, fileRegular))
+}
+
+// openFile describes a reg_file_entry; ok is false for what has no path in the container, or
+// is a device or the like.
+func openFile(reg []field) (f OpenFile, ok bool) {
+	f = OpenFile{Path: string(text(reg, regName)), Size: -1, id: number(reg, regID)}
+	f.mount = protowire.DecodeZigZag(number(reg, regMount))
+	kind := number(reg, regMode) & typeMask
+	if size := find(reg, regSize); size != nil && size.value < 1<<62 {
+		f.Size = int64(size.value)
+	}
+	f.Directory = kind == typeDirectory
+	return f, filepath.IsAbs(f.Path) && (kind == typeFile || kind == typeDirectory)
+}
+
+// mount is a mount of the captured container.
+type mount struct {
+	// external is where it lies, if it was brought in from outside.
+	external string
+}
+
+// readMounts returns the mounts by their number.
+func readMounts(dir string) (map[int64]mount, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "mountpoints-*.img"))
+	if err != nil {
+		return nil, err
+	}
+	mounts := map[int64]mount{}
+	for _, path := range paths {
+		name := filepath.Base(path)
+		recs, err := records(dir, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, rec := range recs {
+			fs, err := fields(rec)
+			if err != nil {
+				return nil, unusable(name, err)
+			}
+			var m mount
+			if len(text(fs, mntKey)) > 0 {
+				m.external = string(text(fs, mntMountpoint))
+			}
+			mounts[int64(number(fs, mntID))] = m //nolint:gosec // a number of 32 bits
+		}
+	}
+	return mounts, nil
+}
+
+// remap says how a file comes back that had lost its name.
+type remap struct{ kind, by uint64 }
+
+// readRemaps returns the remaps by the number of their file.
+func readRemaps(dir string) (map[uint64]remap, error) {
+	const name = "remap-fpath.img"
+	recs, err := optional(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	remaps := map[uint64]remap{}
+	for _, rec := range recs {
+		fs, err := fields(rec)
+		if err != nil {
+			return nil, unusable(name, err)
+		}
+		remaps[number(fs, remapFile)] = remap{kind: number(fs, remapType), by: number(fs, remapBy)}
+	}
+	return remaps, nil
+}
+
+// readMapped says which files are mapped, by their number.
+func readMapped(dir string) (map[uint64]bool, error) {
+	mapped := map[uint64]bool{}
+	err := eachArea(dir, func(_ int, area []field) {
+		mapped[number(area, areaFile)] = true
+	})
+	return mapped, err
+}
+
+// eachArea calls f for every area that maps a file, with the process that has it.
+func eachArea(dir string, f func(pid int, area []field)) error {
+	tasks, err := tree(dir)
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		name := "mm-" + strconv.Itoa(t.pid) + ".img"
+		recs, err := optional(dir, name)
+		if err != nil {
+			return err
+		}
+		if recs == nil {
+			continue // a zombie
+		}
+		mm, err := fields(recs[0])
+		if err != nil {
+			return unusable(name, err)
+		}
+		for _, m := range mm {
+			if m.num != mmArea {
+				continue
+			}
+			area, err := fields(m.bytes)
+			if err != nil {
+				return unusable(name, err)
+			}
+			if number(area, areaStatus)&areaMapsFile != 0 {
+				f(t.pid, area)
+			}
+		}
+	}
+	return nil
+}
+
+// ForgetSizes takes the length out of the images in dir of every file that forget names, so
+// that a restore accepts whatever the new container has under its path.
+func ForgetSizes(dir string, forget func(OpenFile) bool) error {
+	const name = "files.img"
+	files, err := OpenFiles(dir)
+	if err != nil {
+		return err
+	}
+	ids := map[uint64]bool{}
+	for _, f := range files {
+		if f.Size >= 0 && !f.Removed && forget(f) {
+			ids[f.id] = true
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	data, err := readRegular(filepath.Join(dir, name), maxImage)
+	if err != nil {
+		return unusable(name, err)
+	}
+	out := slices.Clone(data[:header])
+	recs, err := splitRecords(data[header:])
+	if err != nil {
+		return unusable(name, err)
+	}
+	for _, rec := range recs {
+		reg, err := parseRegular(rec)
+		if err != nil {
+			return unusable(name, err)
+		}
+		if reg != nil && ids[number(reg, regID)] {
+			rec = rewrite(rec, fileRegular, func(reg []byte) []byte { return without(reg, regSize) })
+		}
+		out = binary.LittleEndian.AppendUint32(out, uint32(len(rec)))
+		out = append(out, rec...)
+	}
+	if err := writeFile(filepath.Join(dir, name), out); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
