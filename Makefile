@@ -58,7 +58,7 @@ test-integration: setup ## tests through containerd, with real containers (root)
 	$(MAKE) --no-print-directory build
 	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 20m ./test/integration/... ./test/pressure
 	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m -p 1 -parallel 6 ./test/parity ./test/failpoint/...
-	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m -p 1 ./test/clones
+	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m -p 1 ./test/clones ./test/programs
 
 test-examples: setup ## the scripts below examples/ (root)
 	$(MAKE) --no-print-directory build
