@@ -57,6 +57,9 @@ type Checkpoint struct {
 	Timing Timing `json:"timing"`
 	// Connections are the TCP connections that are part of the checkpoint.
 	Connections []Connection `json:"connections,omitempty"`
+	// Addresses are those that the captured container's network had, loopback apart, if
+	// a socket of the program is bound to one of them: a clone's own take their place.
+	Addresses []Address `json:"addresses,omitempty"`
 	// Held are the files of mounts from outside that the program had in use.
 	Held []HeldFile `json:"held,omitempty"`
 }
@@ -73,6 +76,15 @@ type HeldFile struct {
 	// Directory says that it must be one, instead of a file.
 	Directory bool `json:"directory,omitempty"`
 }
+
+// Address is one that an interface of a network namespace has.
+type Address struct {
+	Interface string     `json:"interface"`
+	Address   netip.Addr `json:"address"`
+}
+
+// String writes it as in "10.0.0.2 (eth0)".
+func (a Address) String() string { return a.Address.String() + " (" + a.Interface + ")" }
 
 // Connection is a TCP connection of a captured program. An address is written
 // with its port, as in "10.0.0.2:80" or "[fd00::2]:80".

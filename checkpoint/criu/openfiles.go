@@ -1,10 +1,7 @@
 package criu
 
 import (
-	"encoding/binary"
-	"fmt"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -216,7 +213,6 @@ func eachArea(dir string, f func(pid int, area []field)) error {
 // ForgetSizes takes the length out of the images in dir of every file that forget names, so
 // that a restore accepts whatever the new container has under its path.
 func ForgetSizes(dir string, forget func(OpenFile) bool) error {
-	const name = "files.img"
 	files, err := OpenFiles(dir)
 	if err != nil {
 		return err
@@ -230,28 +226,11 @@ func ForgetSizes(dir string, forget func(OpenFile) bool) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	data, err := readRegular(filepath.Join(dir, name), maxImage)
-	if err != nil {
-		return unusable(name, err)
-	}
-	out := slices.Clone(data[:header])
-	recs, err := splitRecords(data[header:])
-	if err != nil {
-		return unusable(name, err)
-	}
-	for _, rec := range recs {
+	return rewriteImage(dir, "files.img", func(rec []byte) ([]byte, error) {
 		reg, err := parseRegular(rec)
-		if err != nil {
-			return unusable(name, err)
-		}
 		if reg != nil && ids[number(reg, regID)] {
 			rec = rewrite(rec, fileRegular, func(reg []byte) []byte { return without(reg, regSize) })
 		}
-		out = binary.LittleEndian.AppendUint32(out, uint32(len(rec)))
-		out = append(out, rec...)
-	}
-	if err := writeFile(filepath.Join(dir, name), out); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
+		return rec, err
+	})
 }

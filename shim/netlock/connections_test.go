@@ -2,7 +2,6 @@ package netlock
 
 import (
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -99,17 +98,5 @@ func TestDetach(t *testing.T) {
 	}
 	if n, err := theirs.Read(make([]byte, 1)); !os.IsTimeout(err) {
 		t.Errorf("the peer was told: %d, %v", n, err)
-	}
-}
-
-func TestAddresses(t *testing.T) {
-	inNewNetwork(t, func(path string) {
-		found, err := Addresses(path)
-		if err != nil || !slices.ContainsFunc(found, netip.Addr.IsLoopback) {
-			t.Errorf("%v, %v", found, err)
-		}
-	})
-	if _, err := Addresses("/nowhere"); err == nil {
-		t.Error("no error")
 	}
 }

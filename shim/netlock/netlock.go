@@ -17,9 +17,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/shim/netns"
 )
 
 // Lock is a silenced network namespace.
@@ -32,20 +33,8 @@ const tableName = "snap-"
 // comes in and nothing goes out, loopback included, until Release or the end of
 // this process.
 func Take(path string) (*Lock, error) {
-	ns, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("lock the network: %w", err)
-	}
-	defer ns.Close()
 	l := &Lock{socket: -1}
-	errc := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it ends with the goroutine, so that nobody
-		// else finds himself in the namespace.
-		runtime.LockOSThread()
-		errc <- l.take(int(ns.Fd()))
-	}()
-	if err := <-errc; err != nil {
+	if err := netns.Do(path, l.take); err != nil {
 		return nil, fmt.Errorf("lock the network: %w", errors.Join(err, l.Release()))
 	}
 	return l, nil
@@ -61,10 +50,8 @@ func (l *Lock) Release() error {
 	return err
 }
 
-func (l *Lock) take(ns int) (err error) {
-	if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter the network namespace: %w", err)
-	}
+// take makes the table in the calling thread's network namespace.
+func (l *Lock) take() (err error) {
 	l.socket, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("nfnetlink: %w", err)

@@ -1,6 +1,7 @@
 package start
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,14 +11,17 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/containerd-snap/snap/checkpoint"
+	"github.com/containerd-snap/snap/checkpoint/criu"
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/libct"
 	"github.com/containerd-snap/snap/shim/netlock"
+	"github.com/containerd-snap/snap/shim/netns"
+	"github.com/containerd-snap/snap/shim/rebind"
 )
 
 // errUnsuited is a restore that failed for a reason that says nothing against the
 // checkpoint: it is not counted as a failure of it.
-var errUnsuited = errors.New("the container does not offer what the checkpoint's connections need")
+var errUnsuited = errors.New("the container's network does not offer what the checkpoint needs")
 
 // connections are the TCP connections of a task that stands still, with its network
 // silenced.
@@ -94,20 +98,13 @@ func (c *connections) letGo() error {
 
 // lockNetwork silences the network that connections are to be restored in: until
 // they are there, the kernel would tell their peers that they do not exist.
-func (p *plan) lockNetwork(cs libct.Spec) error {
+func (p *plan) lockNetwork(cs libct.Spec) (err error) {
 	if len(p.connections) == 0 {
 		return nil
 	}
 	if !ownNetwork(cs.OCI) {
-		return fmt.Errorf("%w: it uses the host's network", errUnsuited)
+		return fmt.Errorf("%w: its connections cannot be restored in the host's network", errUnsuited)
 	}
-	p.network = cs.NetNS
-	for _, ns := range cs.OCI.Linux.Namespaces {
-		if ns.Type == specs.NetworkNamespace && ns.Path != "" {
-			p.network = ns.Path
-		}
-	}
-	var err error
 	p.lock, err = netlock.Take(p.network)
 	return err
 }
@@ -117,21 +114,66 @@ func ownNetwork(oci *specs.Spec) bool {
 	return slices.ContainsFunc(oci.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
 }
 
-// checkNetwork says whether the container has got the addresses that connections
-// need. What was attached to it came after Create.
-func (p *plan) checkNetwork() error {
-	if len(p.connections) == 0 {
+// networkOf is the path of the network namespace that a container is restored in.
+func networkOf(cs libct.Spec) string {
+	for _, ns := range cs.OCI.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			return cmp.Or(ns.Path, cs.NetNS)
+		}
+	}
+	return "/proc/self/ns/net"
+}
+
+// settleNetwork checks that the container has got the addresses that connections need,
+// and gives the program's other sockets theirs. What was attached to it came after Create.
+func (p *plan) settleNetwork() error {
+	if len(p.connections) > 0 {
+		have, err := netns.Addresses(p.network)
+		if err != nil {
+			return err
+		}
+		for _, c := range p.connections {
+			local := c.Local.Addr().WithZone("")
+			if !local.IsLoopback() && !slices.ContainsFunc(have, func(a checkpoint.Address) bool { return a.Address == local }) {
+				return fmt.Errorf("%w: connection %s needs the address %s; attach it, or start with annotation %stcp=%s",
+					errUnsuited, c, local, spec.Prefix, spec.TCPClose)
+			}
+		}
+	}
+	if err := p.sockets.Bind(); err != nil {
+		return fmt.Errorf("%w: %w", errUnsuited, err)
+	}
+	return nil
+}
+
+// ownAddresses are those of the captured container's network, if a socket in the images
+// is bound to one.
+func ownAddresses(l *live, images string) ([]checkpoint.Address, error) {
+	all, err := netns.Addresses("/proc/" + strconv.Itoa(l.p.PID()) + "/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	own, err := rebind.Own(images, all)
+	if len(own) == 0 {
+		all = nil
+	}
+	return all, err
+}
+
+// lendSockets makes the sockets that follow the container to its address, and tells CRIU
+// of them.
+func (p *plan) lendSockets(cs libct.Spec) error {
+	captured := p.entry.Checkpoint.Addresses
+	if len(captured) == 0 {
 		return nil
 	}
-	have, err := netlock.Addresses(p.network)
+	own, err := rebind.Own(p.images, captured)
 	if err != nil {
 		return err
 	}
-	for _, c := range p.connections {
-		if !slices.Contains(have, c.Local.Addr().WithZone("")) {
-			return fmt.Errorf("%w: connection %s needs the address %s; attach it, or start with annotation %stcp=%s",
-				errUnsuited, c, c.Local.Addr(), spec.Prefix, spec.TCPClose)
-		}
+	if p.sockets, err = rebind.Make(p.network, cs.OCI.Process.SelinuxLabel, captured, own); err != nil {
+		return err
 	}
-	return nil
+	p.criu.InheritFD = append(p.criu.InheritFD, p.sockets.Inherit()...)
+	return criu.LendSockets(p.images, p.sockets.Keys())
 }

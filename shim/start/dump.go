@@ -75,7 +75,10 @@ func (i *Init) dump(ctx context.Context, l *live, draft *store.Draft, f *frozen,
 		DiffMS:  milliseconds(end.Sub(dumped)),
 	}
 	meta.Diff.Format = rootfs.DiffFormat
-	meta.Source.Processes, err = criu.Processes(draft.ImagesDir())
+	if meta.Source.Processes, err = criu.Processes(draft.ImagesDir()); err != nil {
+		return err
+	}
+	meta.Addresses, err = ownAddresses(l, draft.ImagesDir())
 	return err
 }
 

@@ -251,7 +251,7 @@ func (i *Init) release(ctx context.Context, l *live) error {
 // finish lets the held restore go on. After an error nothing of the attempt is
 // left but the namespaces, which the boot that follows joins.
 func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
-	if err := errors.Join(i.plan.checkNetwork(), i.identity.write(i.oci, i.plan.source())); err != nil {
+	if err := errors.Join(i.plan.settleNetwork(), i.identity.write(i.oci, i.plan.source())); err != nil {
 		ok, aerr := rs.Abort()
 		if !ok {
 			return libct.ErrAborted
@@ -259,11 +259,14 @@ func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 		return errors.Join(err, aerr, i.undoRootfs())
 	}
 	c, p, err := rs.Finish(ctx)
-	err = errors.Join(err, i.plan.lock.Release())
+	unlocked := i.plan.lock.Release()
 	if err == nil {
 		i.rec.phase("restore")
 		i.reapply(ctx, c)
-		if err = i.afterRestore(ctx, c, p); err == nil {
+		if err = errors.Join(unlocked, i.plan.sockets.Settle()); err == nil {
+			err = i.afterRestore(ctx, c, p)
+		}
+		if err == nil {
 			err = i.adopt(ctx, c, p)
 		}
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/netlock"
+	"github.com/containerd-snap/snap/shim/rebind"
 )
 
 // plan is a decision with what its execution needs.
@@ -46,11 +47,13 @@ type plan struct {
 	// draft that is never committed: on the store's file system, and swept if
 	// the shim dies.
 	staged *store.Draft
-	// connections are those to restore; network is then the path of the network
-	// namespace that they are restored in, and lock silences it until they are.
+	// network is the path of the network namespace that the task is restored in.
+	network string
+	// connections are those to restore; lock then silences the network until they are.
 	connections []checkpoint.Connection
-	network     string
 	lock        *netlock.Lock
+	// sockets are those that wait for the container's address; nil for none.
+	sockets *rebind.Sockets
 	// release ends the hold on the entry; nil if there is none.
 	release func()
 	// gone makes letGo work once: a start that fails and the signal that made
@@ -63,6 +66,7 @@ func (p *plan) letGo() {
 	p.gone.Do(func() {
 		// It ends with us in any case.
 		_ = p.lock.Release()
+		p.sockets.Close()
 		if p.staged != nil {
 			// What remains after an error is swept with the next capture.
 			_ = p.staged.Discard()

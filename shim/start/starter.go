@@ -305,6 +305,10 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 			return err
 		}
 		p.images = p.staged.ImagesDir()
+		p.network = networkOf(cs)
+		if err := p.lendSockets(cs); err != nil {
+			return err
+		}
 	}
 	if err := p.lockNetwork(cs); err != nil {
 		return err
@@ -326,7 +330,7 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		TCPEstablished: p.legacy,
 		Terminal:       i.oci.Process.Terminal,
 		FileLocks:      true,
-		Inherit:        i.pageFiles(),
+		Inherit:        append(i.pageFiles(), p.sockets.Files()...),
 	}, i.files())
 	if err != nil {
 		return i.diagnose(err)

@@ -66,7 +66,11 @@ func main() {
 		// CRIU knows no multipath TCP, which Go's listeners offer.
 		var lc net.ListenConfig
 		lc.SetMultipathTCP(*multipath)
-		l, err := lc.Listen(context.Background(), "tcp", *address)
+		at, err := own(*address)
+		if err != nil {
+			log.Fatal(err)
+		}
+		l, err := lc.Listen(context.Background(), "tcp", at)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -90,6 +94,24 @@ func main() {
 			fmt.Println("signal", sig)
 		}
 	}
+}
+
+// own puts the container's own address in the place of the host "own".
+func own(address string) (string, error) {
+	port, ok := strings.CutPrefix(address, "own:")
+	if !ok {
+		return address, nil
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", err
+	}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && n.IP.To4() != nil {
+			return net.JoinHostPort(n.IP.String(), port), nil
+		}
+	}
+	return "", fmt.Errorf("listen at %s: no address but loopback", address)
 }
 
 // count raises the counter in memory, then in the file.
