@@ -12,6 +12,8 @@ runtime=io.containerd.snap.v2
 # Each container with its node; checkpoints of the host's store.
 containers=() checkpoints=()
 declare -A daemons=()
+# Processes beside the containers.
+helpers=()
 
 # step TEXT says what comes next.
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
@@ -47,11 +49,10 @@ node() {
 	EOF
 	printf 'root = "%s/store"\n[capture]\nmin_interval = "1s"\n' "$dir" >"$dir/snap.toml"
 	printf '%s' "${2:-}" >"$dir/netns"
-	timeout -k 1 60 ctr images export "$dir/image.tar" "$image" >"$dir/log"
+	[ -f "$scratch/image.tar" ] || timeout -k 1 60 ctr images export "$scratch/image.tar" "$image" >"$dir/log"
 	on "$1"
 	power_on
-	timeout -k 1 60 ctr images import "$dir/image.tar" >>"$dir/log"
-	rm "$dir/image.tar"
+	timeout -k 1 60 ctr images import "$scratch/image.tar" >>"$dir/log"
 }
 
 # on NAME turns to a node: what follows happens there. There is no way back to the host's.
@@ -141,6 +142,7 @@ end() {
 
 finish() {
 	local at id name mount
+	for id in "${helpers[@]}"; do kill "$id" 2>/dev/null || true; done
 	for name in "${checkpoints[@]}"; do snapctl rm "$name" >/dev/null 2>&1 || true; done
 	for id in "${containers[@]}"; do
 		at=${id% *}
@@ -150,7 +152,7 @@ finish() {
 	for at in "${!daemons[@]}"; do
 		kill "${daemons[$at]}" && wait "${daemons[$at]}" || true
 	done 2>/dev/null
-	for name in "${netns[@]}"; do ip netns delete "$name"; done
+	for name in "${netns[@]}"; do ip netns delete "$name" 2>/dev/null || true; done
 	awk -v below="$scratch/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
 		while read -r mount; do umount -l "$mount"; done
 	rm -rf "$scratch"

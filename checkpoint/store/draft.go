@@ -97,6 +97,8 @@ type CommitOptions struct {
 	// Replace takes the name away from the checkpoint that has it. That one
 	// stays registered, without a name.
 	Replace bool
+	// Digest is what the checkpoint must turn out to be; empty for whatever it is.
+	Digest string
 }
 
 // Commit registers the draft. Of meta, SchemaVersion, Files and Diff are filled in from
@@ -105,7 +107,8 @@ type CommitOptions struct {
 // only. If the same checkpoint is registered already, it is given the name, and repaired
 // if it is damaged. A checkpoint has one name; a second one takes the place of the first.
 //
-// Errors wrap checkpoint.ErrExists if the name is taken and Replace is not set, and
+// Errors wrap checkpoint.ErrExists if the name is taken and Replace is not set,
+// checkpoint.ErrCorrupt if the digest is not the one that it must be, and
 // checkpoint.ErrInvalid for what can never be registered. After an error the store is as
 // it was before, and the draft as well: it can be committed again, or discarded.
 func (d *Draft) Commit(ctx context.Context, meta checkpoint.Checkpoint, opts CommitOptions) (checkpoint.Entry, error) {
@@ -128,6 +131,9 @@ func (d *Draft) commit(ctx context.Context, meta checkpoint.Checkpoint, opts Com
 	hex, err := d.seal(ctx, &meta)
 	if err != nil {
 		return checkpoint.Entry{}, err
+	}
+	if digest := digestPrefix + hex; opts.Digest != "" && opts.Digest != digest {
+		return checkpoint.Entry{}, fmt.Errorf("%w: what is there is %s and not %s", checkpoint.ErrCorrupt, digest, opts.Digest)
 	}
 	p := publication{store: d.store, draft: d, hex: hex, key: meta.IndexKey(), opts: opts}
 	if err := p.publish(ctx); err != nil {

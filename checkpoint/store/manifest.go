@@ -63,6 +63,23 @@ func decodeManifest(raw []byte) (checkpoint.Checkpoint, error) {
 	return c, nil
 }
 
+// ParseManifest reads the manifest of an entry of any store, and returns the digest of the
+// checkpoint. Errors wrap checkpoint.ErrInvalid, also for one that this version would write otherwise, so
+// that what it registers would have another digest.
+func ParseManifest(raw []byte) (c checkpoint.Checkpoint, digest string, err error) {
+	if c, err = decodeManifest(raw); err != nil {
+		return checkpoint.Checkpoint{}, "", err
+	}
+	again, err := encodeManifest(&c)
+	if err == nil && !bytes.Equal(raw, again) {
+		err = fmt.Errorf("%w manifest: it has what this version does not know; use the version that wrote it", checkpoint.ErrInvalid)
+	}
+	if err != nil {
+		return checkpoint.Checkpoint{}, "", err
+	}
+	return c, digestPrefix + digestOf(raw), nil
+}
+
 // decodeJSON decodes the one JSON value that raw holds.
 func decodeJSON(raw []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))

@@ -110,6 +110,13 @@ func parseDigest(digest string) (hex string, err error) {
 	return hex, nil
 }
 
+// CheckDigest says whether digest can be a checkpoint's: "sha256:" and 64 hexadecimal
+// digits in lower case. Its errors wrap checkpoint.ErrInvalid.
+func CheckDigest(digest string) error {
+	_, err := parseDigest(digest)
+	return err
+}
+
 func isHash(s string) bool { return len(s) == hexLen && isHex(s) }
 
 // isHexPrefix says whether s is read as a digest or the beginning of one. No name

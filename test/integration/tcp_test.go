@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +106,7 @@ func noRules(t *testing.T, pid int) {
 	}
 }
 
-// TestMigration stops a server at its capture, carries the store to another
+// TestMigration stops a server at its capture, carries it to another
 // containerd, and starts it there with the address that it had: its peer's connection
 // goes on, with what he said meanwhile.
 func TestMigration(t *testing.T) {
@@ -129,8 +130,12 @@ func TestMigration(t *testing.T) {
 	detach()
 
 	second := newNode(t, harness.Options{})
-	if out, err := exec.CommandContext(testContext(t), "cp", "-a", "--no-target-directory", first.StoreRoot, second.StoreRoot).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	file := filepath.Join(first.Dir, "server.tar")
+	if _, err := first.Snapctl(testContext(t), "export", e.Digest, file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Snapctl(testContext(t), "import", file); err != nil {
+		t.Fatal(err)
 	}
 	b, _ := startIn(t, l, second, w, lanServer)
 	b.MustRestored(e)

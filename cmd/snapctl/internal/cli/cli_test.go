@@ -160,6 +160,54 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// TestCarry exports a checkpoint and imports it into another store.
+func TestCarry(t *testing.T) {
+	e := fixture.Add(t, node(t), "web-ready", here(t))
+	file := filepath.Join(t.TempDir(), "web.tar")
+	code, stdout, stderr := run(t, "export", "web-ready", file)
+	if code != exitOK || !strings.Contains(stdout, "exported "+e.Digest) {
+		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the file: %v, %v", info, err)
+	}
+	if code, _, stderr := run(t, "export", "web-ready", file); code != exitFailed || !strings.Contains(stderr, "it exists") {
+		t.Errorf("export over a file: exit code %d: %s", code, stderr)
+	}
+	_, piped, _ := run(t, "export", "web-ready", "-")
+	if content, err := os.ReadFile(file); err != nil || piped != string(content) {
+		t.Errorf("%d bytes to the pipe, %d to the file (%v)", len(piped), len(content), err)
+	}
+
+	st := node(t)
+	for args, says := range map[string]string{
+		"import " + file + " --name Web":       "'W' is not allowed",
+		"import " + file + " --replace":        "give --name",
+		"import " + file + " --digest 0123456": "hexadecimal digits",
+		"import":                               "give one FILE",
+		"export web-ready":                     "one REF and one FILE",
+		"import /nowhere":                      "no such file",
+		"import " + file + " --digest sha256:" + strings.Repeat("0", 64): "was asked for",
+	} {
+		if code, _, stderr := run(t, strings.Fields(args)...); code == exitOK || !strings.Contains(stderr, says) {
+			t.Errorf("%s: exit code %d: %s", args, code, stderr)
+		}
+	}
+	if all, err := st.List(); err != nil || len(all) != 0 {
+		t.Errorf("registered: %v, %v", all, err)
+	}
+	code, stdout, stderr = run(t, "import", file, "--name", "copy", "--digest", e.Digest)
+	if code != exitOK || !strings.Contains(stdout, "imported a checkpoint of web") || !strings.Contains(stdout, "ready") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	if got, err := st.Resolve("copy"); err != nil || got.Digest != e.Digest {
+		t.Errorf("registered %+v, %v", got, err)
+	}
+	if code, stdout, stderr = run(t, "import", file, "--json"); code != exitOK || !strings.Contains(stdout, `"digest": "`+e.Digest) {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+}
+
 func TestCreate(t *testing.T) {
 	st := node(t)
 	path := filepath.Join(t.TempDir(), "s")

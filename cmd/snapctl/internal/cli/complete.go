@@ -30,6 +30,14 @@ func (a *app) completeOneRef(cmd *cobra.Command, args []string, begun string) ([
 	return a.completeRefs(cmd, args, begun)
 }
 
+// completeRefThenFile is completeRefs for the first argument, and leaves the second to the shell.
+func (a *app) completeRefThenFile(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 1 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.completeOneRef(cmd, args, begun)
+}
+
 // completeStarted offers the containers of which a start is recorded, in the namespace
 // that the line names.
 func (a *app) completeStarted(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {

@@ -61,3 +61,20 @@ func Captured(w io.Writer, e checkpoint.Entry, stopped bool) error {
 	)
 	return s.err
 }
+
+// Imported writes what was registered from a stream.
+func (r *Report) Imported(e checkpoint.Entry) error {
+	c := e.Checkpoint
+	status, why := Status(e, r.Host)
+	if why != "" {
+		status += ": " + why
+	}
+	s := sections{out: r.Out}
+	s.add(fmt.Sprintf("imported a checkpoint of %s", human.Text(c.Source.Container)),
+		pair("name", e.Name),
+		pair("digest", e.Digest),
+		pair("size", human.Bytes(c.Bytes())),
+		pair("status", human.Text(status)),
+	)
+	return s.err
+}
