@@ -287,6 +287,12 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		return err
 	}
 	undo = append(undo, i.closePages)
+	// A boot gives a terminal the size that the spec says; the images hold the captured one's.
+	if size := i.oci.Process.ConsoleSize; size != nil {
+		if err := i.Resize(uint32(size.Width), uint32(size.Height)); err != nil {
+			return err
+		}
+	}
 	cs := containerSpec(i.req.ID, i.req.Bundle, i.oci, i.req.Options)
 	if p.detached {
 		ns, err := libct.NewNamespaces(i.oci)

@@ -27,7 +27,11 @@ func prepare(ctx context.Context, dir string) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	if shared, err = harness.Start(ctx, harness.Options{Images: []string{busybox, probe}}); err != nil {
+	scribe, err := harness.ProgramImage(ctx, dir, scribeImage, scribeProgram)
+	if err != nil {
+		return nil, err
+	}
+	if shared, err = harness.Start(ctx, harness.Options{Images: []string{busybox, probe, scribe}}); err != nil {
 		return nil, err
 	}
 	return shared.End, nil
