@@ -169,7 +169,8 @@ type Diff struct {
 	// Format names the encoding of whiteouts; "overlay" is the kernel's own.
 	Format string `json:"format"`
 	Files  int    `json:"files"`
-	Bytes  int64  `json:"bytes"`
+	// Bytes is the size of the contents, without the blocks of 4 KiB that are all zero.
+	Bytes int64 `json:"bytes"`
 	// SHA256 is a digest over the tree: names, modes, owners, contents, extended attributes.
 	SHA256 string `json:"sha256"`
 }

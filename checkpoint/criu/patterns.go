@@ -116,7 +116,7 @@ var patterns = []pattern{
 	{"Can't dump file * of that type [*] (chr *)", "a process has the character device $3 open, which CRIU cannot save", "close it before the capture"},
 	{"Can't dump file * of that type [*] (*)", "a process has a file open (descriptor $1) of a kind that CRIU cannot save: $3", remedyReport},
 	{"tun: Net namespace is required to dump tun link", "a process has a network tunnel (/dev/net/tun) open, which CRIU cannot save here", "close it before the capture"},
-	{"Can't dump ghost file * of * size, increase limit", "the deleted file $1, still open, has $2 bytes: more than the limit for such files", "let the program close it, or capture earlier"},
+	{"Can't dump ghost file * of * size, increase limit", "the deleted file $1, still open, has $2 bytes: more than the limit of 256 MiB for such files", "let the program close it, or capture earlier"},
 	{"Can't create link remap for *. Use link-remap option", "the open file $1 was deleted or replaced, and has other names or lies in the image", "capture with `snapctl create`, which keeps it"},
 	{"Can't lookup mount=* for fd=* path=*", "the file $3 is open or mapped, and lies outside of the container's mounts (mount $1)", "capture without it; a file that was passed in from outside, or a mount that was removed, cannot be found again"},
 	{"Open files on overmounted mounts are not supported yet; mount=* fd=* path=*", "the open file $3 is hidden below a later mount", "close it before the capture"},

@@ -141,6 +141,50 @@ func TestDiffDigestIgnoresWhatBelongsToTheHost(t *testing.T) {
 	}
 }
 
+// A hole is not read, and what is one makes no difference.
+func TestDiffDigestOfHoles(t *testing.T) {
+	tree := func(size int64, write func(f *os.File) error) checkpoint.Diff {
+		root := diffTree(t, t.TempDir())
+		f, err := os.Create(filepath.Join(root, "sparse"))
+		if err == nil {
+			err = errors.Join(write(f), f.Truncate(size), f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return digestTree(t, root)
+	}
+	at := func(off int64, data []byte) func(*os.File) error {
+		return func(f *os.File) error {
+			_, err := f.WriteAt(data, off)
+			return err
+		}
+	}
+	const short = 1 << 20
+	base := tree(short, at(8192, []byte("x")))
+	if base.Bytes != 19+block {
+		t.Errorf("%d bytes", base.Bytes)
+	}
+	full := make([]byte, short)
+	full[8192] = 'x'
+	if got := tree(short, at(0, full)); got != base {
+		t.Errorf("with zeroes instead of holes: %+v, want %+v", got, base)
+	}
+	for name, other := range map[string]checkpoint.Diff{
+		"longer":    tree(short+1, at(8192, []byte("x"))),
+		"elsewhere": tree(short, at(8192+block, []byte("x"))),
+		"other":     tree(short, at(8192, []byte("y"))),
+	} {
+		if other.SHA256 == base.SHA256 {
+			t.Errorf("%s: the same digest", name)
+		}
+	}
+	// Hashing a terabyte would take longer than the test may.
+	if got := tree(1<<40, at(1<<39, []byte("x"))); got.Bytes != 19+block {
+		t.Errorf("%d bytes of a terabyte", got.Bytes)
+	}
+}
+
 func TestTreeDepthIsBounded(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "diff")
 	path := root

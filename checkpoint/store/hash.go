@@ -63,7 +63,7 @@ func copyChunks(ctx context.Context, h hash.Hash, f *os.File, onRead func(int64)
 // digestDiff describes the tree dir/name. Its digest covers, of every node, its path,
 // type, mode, owner and extended attributes, the target of a link, the number of a
 // device, and the content of a file. It covers neither times nor which names are
-// hard links to one file: a copy in an archive need not keep them.
+// hard links to one file, nor what of a file is a hole: a copy in an archive need not keep them.
 func digestDiff(ctx context.Context, dir *os.File, name string, onRead func(int64)) (checkpoint.Diff, error) {
 	diff := checkpoint.Diff{Format: diffOverlay}
 	h := sha256.New()
@@ -92,12 +92,13 @@ func digestDiff(ctx context.Context, dir *os.File, name string, onRead func(int6
 				return err
 			}
 			defer f.Close()
-			sum, size, err := hashFile(ctx, f, onRead)
+			// A program may keep a file that is all hole, as a database does.
+			sum, stored, err := hashSparse(ctx, f, onRead)
 			if err != nil {
 				return fmt.Errorf("read %s: %w", n.path, err)
 			}
-			diff.Bytes += size
-			fmt.Fprintf(h, "content %d %s\n", size, sum)
+			diff.Bytes += stored
+			fmt.Fprintf(h, "content %s\n", sum)
 		}
 		return nil
 	})
