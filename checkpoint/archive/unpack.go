@@ -97,17 +97,17 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	room := size
+	f := file{size: size, sparse: sparse}
 	switch {
 	case part == imagesName:
-		room, err = u.image(h, rel, size)
+		f.room, err = u.image(h, rel, size)
 	case rel != ".":
-		err = u.take(size)
+		f.room, err = &u.bytes, u.take()
 	}
 	if err != nil {
 		return err
 	}
-	if err := u.create(h, target, rel == ".", content, size, sparse, room); err != nil {
+	if err := u.create(h, target, rel == ".", content, f); err != nil {
 		return err
 	}
 	if h.Typeflag == tar.TypeDir {
@@ -120,6 +120,16 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		return nil
 	}
 	return attributes(target, h)
+}
+
+// file is the content of a regular file to come.
+type file struct {
+	size int64
+	// sparse says that it comes as extents.
+	sparse bool
+	// room is how many of its bytes may be other than zero, which are taken off it; nil
+	// for an image that comes whole: its size is the manifest's.
+	room *int64
 }
 
 // sizeOf returns the size of an entry's file, and whether it has holes.
@@ -135,37 +145,39 @@ func sizeOf(h *tar.Header) (size int64, sparse bool, err error) {
 	return size, true, nil
 }
 
-// image checks an entry of images/ against the manifest, and returns how many bytes it may take.
-func (u *unpacker) image(h *tar.Header, rel string, size int64) (room int64, err error) {
+// image checks an entry of images/ against the manifest, and returns its room.
+func (u *unpacker) image(h *tar.Header, rel string, size int64) (room *int64, err error) {
 	f := u.listed[rel]
 	switch {
 	case hasXattrs(h):
-		return 0, errStream("an image has no extended attributes")
+		return nil, errStream("an image has no extended attributes")
 	case h.Typeflag == tar.TypeDir:
-		return 0, nil
+		return nil, nil
 	case h.Typeflag != tar.TypeReg || h.PAXRecords[recordSocket] != "":
-		return 0, errStream("an image is a regular file")
+		return nil, errStream("an image is a regular file")
 	case f == nil:
-		return 0, errStream("the manifest does not list it")
+		return nil, errStream("the manifest does not list it")
 	case f.Size != size:
-		return 0, fmt.Errorf("%w: it has %d bytes, the manifest says %d", checkpoint.ErrCorrupt, size, f.Size)
+		return nil, fmt.Errorf("%w: it has %d bytes, the manifest says %d", checkpoint.ErrCorrupt, size, f.Size)
 	}
 	delete(u.listed, rel)
-	return f.Bytes(), nil
+	if _, sparse := h.PAXRecords[recordSize]; !sparse {
+		return nil, nil
+	}
+	bytes := f.Bytes()
+	return &bytes, nil
 }
 
 // take counts a node of the writable layer.
-func (u *unpacker) take(size int64) error {
-	u.nodes--
-	u.bytes -= size
-	if u.nodes < 0 || u.bytes < 0 {
+func (u *unpacker) take() error {
+	if u.nodes--; u.nodes < 0 {
 		return fmt.Errorf("%w: the writable layer holds more than the manifest says", checkpoint.ErrCorrupt)
 	}
 	return nil
 }
 
 // create makes the node at target, which must not exist unless it is the root of a part.
-func (u *unpacker) create(h *tar.Header, target string, root bool, content io.Reader, size int64, sparse bool, room int64) error {
+func (u *unpacker) create(h *tar.Header, target string, root bool, content io.Reader, c file) error {
 	if root && h.Typeflag != tar.TypeDir {
 		return errStream("it is no directory")
 	}
@@ -179,7 +191,7 @@ func (u *unpacker) create(h *tar.Header, target string, root bool, content io.Re
 		if h.PAXRecords[recordSocket] != "" {
 			return mknod(target, unix.S_IFSOCK)
 		}
-		return u.file(target, content, size, sparse, room)
+		return u.file(target, content, c)
 	case tar.TypeLink:
 		part, rel, err := split(h.Linkname)
 		first := filepath.Join(u.dirs[part], rel)
@@ -206,18 +218,21 @@ func mknod(target string, kind uint32) error {
 	return nil
 }
 
-// file writes a regular file. Of one with holes, no more than room bytes may be other than zero.
-func (u *unpacker) file(target string, content io.Reader, size int64, sparse bool, room int64) (err error) {
+// file writes a regular file.
+func (u *unpacker) file(target string, content io.Reader, c file) (err error) {
 	f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if !sparse {
-		return u.plain(f, content, size)
+	if c.room == nil {
+		return u.plain(f, content, c.size)
 	}
-	if err := f.Truncate(size); err != nil {
+	if err := f.Truncate(c.size); err != nil {
 		return err
+	}
+	if !c.sparse {
+		return u.extent(f, content, 0, c.size, c.room)
 	}
 	for end := int64(0); ; {
 		var head [extentHead]byte
@@ -227,11 +242,11 @@ func (u *unpacker) file(target string, content io.Reader, size int64, sparse boo
 			return broken(err)
 		}
 		offset, length := int64(binary.LittleEndian.Uint64(head[:8])), int64(binary.LittleEndian.Uint64(head[8:]))
-		if offset < end || offset%block != 0 || length <= 0 || length > size-offset {
-			return errStream("an extent of %d bytes at %d, of %d", length, offset, size)
+		if offset < end || offset%block != 0 || length <= 0 || length > c.size-offset {
+			return errStream("an extent of %d bytes at %d, of %d", length, offset, c.size)
 		}
 		end = offset + length
-		if room, err = u.extent(f, content, offset, end, room); err != nil {
+		if err := u.extent(f, content, offset, end, c.room); err != nil {
 			return err
 		}
 	}
@@ -253,29 +268,29 @@ func (u *unpacker) plain(f *os.File, content io.Reader, size int64) error {
 	return nil
 }
 
-// extent writes the blocks of an extent that are not zero, and returns what is left of room.
-func (u *unpacker) extent(f *os.File, content io.Reader, offset, end, room int64) (int64, error) {
+// extent writes the blocks of an extent that are not zero, for which there must be room.
+func (u *unpacker) extent(f *os.File, content io.Reader, offset, end int64, room *int64) error {
 	var buf, zero [block]byte
 	for offset < end {
 		if err := u.ended(); err != nil {
-			return 0, err
+			return err
 		}
 		b := buf[:min(block, end-offset)]
 		if _, err := io.ReadFull(content, b); err != nil {
-			return 0, broken(err)
+			return broken(err)
 		}
 		if !bytes.Equal(b, zero[:len(b)]) {
-			if room -= int64(len(b)); room < 0 {
-				return 0, fmt.Errorf("%w: it holds more than the manifest says", checkpoint.ErrCorrupt)
+			if *room -= int64(len(b)); *room < 0 {
+				return fmt.Errorf("%w: it holds more than the manifest says", checkpoint.ErrCorrupt)
 			}
 			if _, err := f.WriteAt(b, offset); err != nil {
-				return 0, err
+				return err
 			}
 			u.count(int64(len(b)))
 		}
 		offset += int64(len(b))
 	}
-	return room, nil
+	return nil
 }
 
 func (u *unpacker) count(n int64) {

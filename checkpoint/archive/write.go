@@ -179,7 +179,8 @@ func (x *writer) copy(r io.Reader) error {
 		n, err := io.CopyN(x.tar, r, 1<<20)
 		x.done += n
 		if x.progress != nil {
-			x.progress(x.done, x.total)
+			// What is not counted are holes that the file system does not know.
+			x.progress(min(x.done, x.total), x.total)
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
