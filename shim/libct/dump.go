@@ -71,6 +71,9 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 		return fmt.Errorf("dump container %s: wait for another dump: %w", c.spec.ID, err)
 	}
 	defer dumps.Release(1)
+	if err := c.stopAnew(); err != nil {
+		return fmt.Errorf("dump container %s: %w", c.spec.ID, err)
+	}
 	done := make(chan error, 1)
 	go func() { done <- view.Checkpoint(opts) }()
 	died, stop := watch(st.InitProcessPid)
