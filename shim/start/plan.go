@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -88,6 +89,14 @@ func (p *plan) source() string {
 // resumes says that the task goes on from a resume point of its own.
 func (p *plan) resumes() bool {
 	return p.entry != nil && p.entry.Checkpoint.Kind == checkpoint.ResumePoint
+}
+
+// age is how long ago the checkpoint was taken; 0 where nobody knows.
+func (p *plan) age() time.Duration {
+	if p.entry == nil {
+		return 0
+	}
+	return max(0, time.Since(p.entry.Checkpoint.CreatedAt))
 }
 
 // verify checks the images before CRIU sees them. Of a resume point it reads all: it

@@ -311,6 +311,9 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 			return err
 		}
 		p.images = p.staged.ImagesDir()
+		if err := criu.MendTimers(p.images, p.age()); err != nil {
+			return err
+		}
 		p.network = networkOf(cs)
 		if err := p.lendSockets(cs); err != nil {
 			return err
