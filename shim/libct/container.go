@@ -57,6 +57,11 @@ func (r Runtime) Boot(ctx context.Context, s Spec, files Files) (_ *Container, _
 	if err != nil {
 		return nil, nil, err
 	}
+	if adopts(cfg) {
+		if err := adopt(); err != nil {
+			return nil, nil, err
+		}
+	}
 	c, err := libcontainer.Create(r.Root, s.ID, cfg)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make container %s: %w", s.ID, classify(err))

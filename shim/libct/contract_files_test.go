@@ -57,8 +57,8 @@ func TestContractRestore(t *testing.T) {
 	n := b.again(t)
 	n.spec.OCI.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/true"}}}
 	rs, _ := n.hold(d, newPipes(t))
-	if parent, _, ok := family(rs.PID()); !ok || parent != os.Getpid() {
-		t.Errorf("the held process is a child of %d, not ours", parent)
+	if p, ok := stat(rs.PID()); !ok || p.parent != os.Getpid() {
+		t.Errorf("the held process is a child of %d, not ours", p.parent)
 	}
 	if len(rs.criu) == 0 {
 		t.Error("no CRIU was found in the container's cgroup")

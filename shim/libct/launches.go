@@ -37,7 +37,14 @@ func (l *launches) end(err error) {
 	defer l.mu.Unlock()
 	l.n--
 	l.failed = l.failed || err != nil
-	if l.n > 0 || !l.failed {
+	if l.n > 0 {
+		return
+	}
+	select {
+	case adopted.again <- struct{}{}:
+	default:
+	}
+	if !l.failed {
 		return
 	}
 	l.failed = false
@@ -46,6 +53,15 @@ func (l *launches) end(err error) {
 			// It dies with the namespace, or for lack of a parent to talk to.
 			go wait(pid)
 		}
+	}
+}
+
+// unless calls f if nothing is being started, and keeps others from it meanwhile.
+func (l *launches) unless(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.n == 0 {
+		f()
 	}
 }
 

@@ -25,11 +25,11 @@ func killOrphans() {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		parent, g, ok := family(pid)
-		if !ok || g != group {
+		p, ok := stat(pid)
+		if !ok || p.group != group {
 			continue
 		}
-		if _, pg, ok := family(parent); ok && pg == group {
+		if parent, ok := stat(p.parent); ok && parent.group == group {
 			continue
 		}
 		cmdline, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
@@ -39,20 +39,28 @@ func killOrphans() {
 	}
 }
 
-// family returns a process's parent and process group, as /proc/PID/stat has
-// them (proc_pid_stat(5)).
-func family(pid int) (parent, group int, ok bool) {
+// status is what /proc/PID/stat says (proc_pid_stat(5)).
+type status struct {
+	// state is Z for a dead process that was not waited for.
+	state                  string
+	parent, group, session int
+}
+
+func stat(pid int) (st status, ok bool) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, 0, false
+		return st, false
 	}
 	// The name, in parentheses, may hold anything.
-	_, rest, _ := bytes.Cut(data[bytes.LastIndexByte(data, ')')+1:], []byte(" "))
-	f := strings.Fields(string(rest))
-	if len(f) < 3 {
-		return 0, 0, false
+	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(f) < 4 {
+		return st, false
 	}
-	parent, err1 := strconv.Atoi(f[1])
-	group, err2 := strconv.Atoi(f[2])
-	return parent, group, err1 == nil && err2 == nil
+	st.state = f[0]
+	for n, to := range []*int{&st.parent, &st.group, &st.session} {
+		if *to, err = strconv.Atoi(f[n+1]); err != nil {
+			return st, false
+		}
+	}
+	return st, true
 }

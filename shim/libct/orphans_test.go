@@ -11,13 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestFamily(t *testing.T) {
-	parent, group, ok := family(os.Getpid())
-	if !ok || parent != os.Getppid() || group != unix.Getpgrp() {
-		t.Errorf("family of this process: %d, %d, %t", parent, group, ok)
+func TestStat(t *testing.T) {
+	session, err := unix.Getsid(0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, _, ok := family(1 << 30); ok {
-		t.Error("a process that cannot be has a family")
+	st, ok := stat(os.Getpid())
+	if !ok || st.state == "" || st.parent != os.Getppid() || st.group != unix.Getpgrp() || st.session != session {
+		t.Errorf("this process: %+v, %t", st, ok)
+	}
+	if _, ok := stat(1 << 30); ok {
+		t.Error("a process that cannot be is one")
 	}
 }
 
@@ -37,7 +41,7 @@ func TestKillOrphans(t *testing.T) {
 	t.Cleanup(func() { _ = stranger.Process.Kill(); _ = stranger.Wait() })
 	killOrphans()
 	for _, p := range []*os.Process{child.Process, stranger.Process} {
-		if zombie, _ := look(p.Pid); zombie {
+		if look(p.Pid).zombie {
 			t.Errorf("process %d was ended", p.Pid)
 		}
 	}

@@ -120,37 +120,52 @@ var waitedFor sync.Map
 // abandonedRoot says that pid is a dead first process of a pid namespace for
 // which nobody waits.
 func abandonedRoot(pid int) bool {
-	zombie, nested := look(pid)
-	return zombie && nested
+	c := look(pid)
+	return c.zombie && c.nested && c.first
 }
 
-// forgottenCRIU returns the pids of dead children in our own pid namespace for
-// which nobody waits. A CRIU that has ended is among them for a moment.
+// forgottenCRIU returns the pids of dead children in our own session for which nobody
+// waits. A CRIU that has ended is among them for a moment.
 func forgottenCRIU() []int {
 	return slices.DeleteFunc(children(), func(pid int) bool {
-		zombie, nested := look(pid)
-		return !zombie || nested
+		c := look(pid)
+		return !c.zombie || !c.ours
 	})
 }
 
-// look says whether pid is a zombie for which nobody waits, and whether it is
-// the first process of a pid namespace below ours.
-func look(pid int) (zombie, first bool) {
+// child is what is to be known of a child.
+type child struct {
+	// zombie: it is dead, and nobody waits for it. Nothing else is known if it is not.
+	zombie bool
+	// nested: it is in a pid namespace below ours; first: as the first process of one.
+	nested, first bool
+	// ours: it is in our session; leads: it leads one.
+	ours, leads bool
+}
+
+// look looks at a child.
+func look(pid int) child {
 	if _, ok := waitedFor.Load(pid); ok {
-		return false, false
+		return child{}
+	}
+	st, ok := stat(pid)
+	if !ok || st.state != "Z" {
+		return child{}
+	}
+	c := child{zombie: true, leads: st.session == pid}
+	if self, ok := stat(os.Getpid()); ok {
+		c.ours = st.session == self.session
 	}
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
-		return false, false
+		return child{}
 	}
 	for line := range strings.Lines(string(data)) {
-		key, value, _ := strings.Cut(line, ":")
-		switch f := strings.Fields(value); key {
-		case "State":
-			zombie = len(f) > 0 && f[0] == "Z"
-		case "NSpid":
-			first = len(f) > 1 && f[len(f)-1] == "1"
+		if value, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			f := strings.Fields(value)
+			c.nested = len(f) > 1
+			c.first = len(f) > 0 && f[len(f)-1] == "1"
 		}
 	}
-	return zombie, first
+	return c
 }

@@ -246,6 +246,7 @@ func TestProcesses(t *testing.T) {
 			_, code := c.run("sh", "-c", "sleep 999 >/dev/null 2>&1 </dev/null & exit 4")
 			s.see("exit", "%d", code)
 			s.see("it lives", "%t", strings.Contains(c.commands(), "sleep 999"))
+			s.see("its parent", "%s", c.parentOf("sleep 999"))
 			c.killCommand("sleep 999")
 			s.eventually(func() error {
 				if got := c.commands(); strings.Contains(got, "999") || strings.Contains(got, "zombie") {
@@ -287,6 +288,28 @@ func TestProcesses(t *testing.T) {
 				return nil
 			})
 			s.see("the task is", "%s", statusOf(c))
+		})
+		compare(t, name+": exits beside orphans", func(s *side) {
+			// Orphans of all sorts end all the time: some lead sessions, and some hold
+			// the streams of an exec.
+			c := s.started(shell("while :; do (sleep 0.02 & setsid sleep 0.01 & exit); sleep 0.02; done", opts...))
+			var wg sync.WaitGroup
+			codes := make([]uint32, 12)
+			for n := range codes {
+				wg.Go(func() {
+					_, codes[n] = c.run("sh", "-c", fmt.Sprintf("(sleep 0.01 & setsid true & exit); exit %d", n+1))
+				})
+			}
+			wg.Wait()
+			s.see("exits of execs", "%v", codes)
+			s.must(c.task.Kill(s.context(), unix.SIGKILL))
+			s.see("exit of init", "%d", c.wait())
+			s.eventually(func() error {
+				if got := c.commands(); got != "" {
+					return fmt.Errorf("processes %s", got)
+				}
+				return nil
+			})
 		})
 		compare(t, name+": kill all", func(s *side) {
 			c := s.started(shell(`loop() { trap "echo $1 got it" USR1; while :; do sleep 0.05; done; }; loop one & loop two & loop init`, opts...))

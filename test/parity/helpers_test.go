@@ -107,6 +107,28 @@ func (c *container) commands() string {
 	return strings.Join(found, "\n")
 }
 
+// parentOf says whose child the container's process with this command is.
+func (c *container) parentOf(command string) string {
+	c.Helper()
+	init, err := harness.ReadProcess(int(c.task.Pid()))
+	c.must(err)
+	for _, p := range c.processes() {
+		if strings.Join(p.Args, " ") != command {
+			continue
+		}
+		switch p.PPID {
+		case init.PID:
+			return "init"
+		case init.PPID:
+			return "the shim"
+		case 1:
+			return "process 1"
+		}
+		return "another"
+	}
+	return "none"
+}
+
 // killCommand kills the container's processes with this command.
 func (c *container) killCommand(command string) {
 	c.Helper()

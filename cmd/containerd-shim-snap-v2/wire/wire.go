@@ -48,7 +48,8 @@ func Main(name, version string, hooks Hooks) {
 	})
 	shim.RunShim(context.Background(), manager.New(name, version), func(c *shim.Config) {
 		// Each process is waited for by a goroutine of its own; a loop that waits
-		// for any child would steal exits from libcontainer.
+		// for any child would steal exits from libcontainer. Orphans are adopted and
+		// buried by package libct, for containers that need it.
 		c.NoReaper = true
 		c.NoSubreaper = true
 	})
