@@ -10,6 +10,7 @@ package checkpoint
 import (
 	"errors"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -73,8 +74,14 @@ type HeldFile struct {
 	Mount string `json:"mount"`
 	// Size is the length in bytes that it must have; negative for any.
 	Size int64 `json:"size"`
-	// Directory says that it must be one, instead of a file.
-	Directory bool `json:"directory,omitempty"`
+	// Mode is the kind and the permission bits that it must have, as in stat(2).
+	Mode uint32 `json:"mode"`
+}
+
+// Shown is the path for people: a program may have called its file anything.
+func (f HeldFile) Shown() string {
+	quoted := strconv.Quote(f.Path)
+	return quoted[1 : len(quoted)-1]
 }
 
 // Address is one that an interface of a network namespace has.

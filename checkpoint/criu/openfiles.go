@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -18,8 +19,8 @@ type OpenFile struct {
 	// Size is its length in bytes, which must be the same at a restore; negative where CRIU
 	// does not look at it: of directories, and of files that are open for appending only.
 	Size int64
-	// Directory says that it is one.
-	Directory bool
+	// Mode is its kind and permission bits, as in stat(2), which must be the same at a restore.
+	Mode uint32
 	// Mapped says that a process has it in its memory.
 	Mapped bool
 	// Removed says that it had lost this name: the images bring it along.
@@ -48,8 +49,6 @@ const (
 	mmArea                                   = 14
 	areaStart, areaEnd, areaFile, areaStatus = 1, 2, 4, 7
 	areaMapsFile                             = 1<<6 | 1<<7 // VMA_FILE_PRIVATE, VMA_FILE_SHARED
-
-	typeMask, typeDirectory, typeFile = 0o170000, 0o040000, 0o100000
 )
 
 // OpenFiles lists the regular files and directories in dir that lie in the container, in the
@@ -103,12 +102,12 @@ func parseRegular(rec []byte) ([]field, error) {
 func openFile(reg []field) (f OpenFile, ok bool) {
 	f = OpenFile{Path: string(text(reg, regName)), Size: -1, id: number(reg, regID)}
 	f.mount = protowire.DecodeZigZag(number(reg, regMount))
-	kind := number(reg, regMode) & typeMask
+	f.Mode = uint32(number(reg, regMode))
 	if size := find(reg, regSize); size != nil && size.value < 1<<62 {
 		f.Size = int64(size.value)
 	}
-	f.Directory = kind == typeDirectory
-	return f, filepath.IsAbs(f.Path) && (kind == typeFile || kind == typeDirectory)
+	kind := f.Mode & unix.S_IFMT
+	return f, filepath.IsAbs(f.Path) && (kind == unix.S_IFREG || kind == unix.S_IFDIR)
 }
 
 // mount is a mount of the captured container.

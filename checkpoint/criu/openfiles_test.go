@@ -70,14 +70,14 @@ func TestOpenFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []OpenFile{
-		{Path: "/bin/server", Size: 1000, Mapped: true, id: 1, mount: 3},
-		{Path: "/etc/hosts", External: "/data", Size: 20, id: 3, mount: 4},
-		{Path: "/data/log", External: "/data", Size: -1, id: 4, mount: 4},
-		{Path: "/data", External: "/data", Size: -1, Directory: true, id: 5, mount: 4},
-		{Path: "/tmp/ghost", Size: 5, Removed: true, id: 7, mount: 3},
-		{Path: "/srv/was", Size: 6, Removed: true, id: 8, mount: 3},
-		{Path: "/data/mapped", External: "/data", Size: 4096, Mapped: true, id: 11, mount: 4},
-		{Path: "/srv/gone", Size: 4096, Mapped: true, Removed: true, id: 12, mount: 3},
+		{Path: "/bin/server", Size: 1000, Mapped: true, Mode: 0o100644, id: 1, mount: 3},
+		{Path: "/etc/hosts", External: "/data", Size: 20, Mode: 0o100644, id: 3, mount: 4},
+		{Path: "/data/log", External: "/data", Size: -1, Mode: 0o100644, id: 4, mount: 4},
+		{Path: "/data", External: "/data", Size: -1, Mode: 0o40755, id: 5, mount: 4},
+		{Path: "/tmp/ghost", Size: 5, Removed: true, Mode: 0o100644, id: 7, mount: 3},
+		{Path: "/srv/was", Size: 6, Removed: true, Mode: 0o100644, id: 8, mount: 3},
+		{Path: "/data/mapped", External: "/data", Size: 4096, Mapped: true, Mode: 0o100644, id: 11, mount: 4},
+		{Path: "/srv/gone", Size: 4096, Mapped: true, Removed: true, Mode: 0o100644, id: 12, mount: 3},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("files %+v, want %+v", got, want)

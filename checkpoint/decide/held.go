@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/oci/spec"
@@ -24,7 +26,7 @@ func Missing(oci *specs.Spec, held []checkpoint.HeldFile) string {
 			continue
 		}
 		if why := differs(source, f); why != "" {
-			return fmt.Sprintf("the program had %s of the mount %s (here %s) in use, %s: put it there as it was, or capture the program anew", f.Path, f.Mount, source, why)
+			return fmt.Sprintf("the program had %s of the mount %s (here %s) in use, %s: put it there as it was, or capture the program anew", f.Shown(), f.Mount, source, why)
 		}
 	}
 	return ""
@@ -38,10 +40,13 @@ func differs(source string, f checkpoint.HeldFile) string {
 		return "and it is not there"
 	case err != nil:
 		return "and it cannot be looked at: " + err.Error()
-	case st.IsDir() && !f.Directory:
-		return "and it is a directory now"
-	case !st.IsDir() && f.Directory:
-		return "and it is no directory now"
+	}
+	mode := st.Sys().(*syscall.Stat_t).Mode
+	switch {
+	case mode&unix.S_IFMT != f.Mode&unix.S_IFMT:
+		return "and it is of another kind now: a file, or a directory, in place of the other"
+	case mode != f.Mode:
+		return fmt.Sprintf("and its mode is %04o now, not %04o", mode&^unix.S_IFMT, f.Mode&^unix.S_IFMT)
 	case f.Size >= 0 && st.Size() != f.Size:
 		return fmt.Sprintf("and it has %d bytes now, not %d", st.Size(), f.Size)
 	}

@@ -33,7 +33,7 @@ func TestMissing(t *testing.T) {
 		{Destination: "/relative", Type: "bind", Source: "data"},
 	}
 	file := func(path, mount string, size int64) checkpoint.HeldFile {
-		return checkpoint.HeldFile{Path: path, Mount: mount, Size: size}
+		return checkpoint.HeldFile{Path: path, Mount: mount, Size: size, Mode: 0o100600}
 	}
 	for name, c := range map[string]struct {
 		held checkpoint.HeldFile
@@ -45,10 +45,11 @@ func TestMissing(t *testing.T) {
 		"which is longer":        {file("/one", "/one", 3), "it has 5 bytes now, not 3"},
 		"longer":                 {file("/data/dir/five", "/data", 4), "/data/dir/five of the mount /data (here " + volume + ") in use, and it has 5 bytes now, not 4"},
 		"gone":                   {file("/data/dir/six", "/data", 5), "not there"},
-		"a file in its place":    {checkpoint.HeldFile{Path: "/data/dir/five", Mount: "/data", Size: -1, Directory: true}, "no directory now"},
-		"a directory":            {checkpoint.HeldFile{Path: "/data/dir", Mount: "/data", Size: -1, Directory: true}, ""},
-		"the mount itself":       {checkpoint.HeldFile{Path: "/data", Mount: "/data", Size: -1, Directory: true}, ""},
-		"a directory instead":    {file("/data/file", "/data", -1), "a directory now"},
+		"a file in its place":    {checkpoint.HeldFile{Path: "/data/dir/five", Mount: "/data", Size: -1, Mode: 0o40700}, "of another kind"},
+		"a directory":            {checkpoint.HeldFile{Path: "/data/dir", Mount: "/data", Size: -1, Mode: 0o40700}, ""},
+		"open to all":            {checkpoint.HeldFile{Path: "/data/dir", Mount: "/data", Size: -1, Mode: 0o40777}, "its mode is 0700 now, not 0777"},
+		"the mount itself":       {checkpoint.HeldFile{Path: "/data", Mount: "/data", Size: -1, Mode: 0o40755}, ""},
+		"a directory instead":    {file("/data/file", "/data", -1), "of another kind"},
 		"a way out":              {file("/data/out", "/data", -1), "cannot be looked at"},
 		"no mount there":         {file("/gone/x", "/gone", 5), ""},
 		"no bind mount":          {file("/tmp/x", "/tmp", 5), ""},

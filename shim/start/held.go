@@ -13,8 +13,9 @@ import (
 // are not the captured one's: there CRIU is not to look at their length. Not where they
 // are mapped: a process that reads behind the end of a mapped file is killed.
 func (i *Init) heldFiles(dir string) ([]checkpoint.HeldFile, error) {
+	identity := func(f criu.OpenFile) bool { return f.External != "" && f.External == i.settings.Identity }
 	own := func(f criu.OpenFile) bool {
-		return !f.Mapped && (f.External == f.Path && spec.IsOwnFile(f.Path) || f.External != "" && f.External == i.settings.Identity)
+		return !f.Mapped && (identity(f) || f.External == f.Path && spec.IsOwnFile(f.Path))
 	}
 	if err := criu.ForgetSizes(dir, own); err != nil {
 		return nil, err
@@ -26,9 +27,9 @@ func (i *Init) heldFiles(dir string) ([]checkpoint.HeldFile, error) {
 	var held []checkpoint.HeldFile
 	seen := map[checkpoint.HeldFile]bool{}
 	for _, f := range files {
-		h := checkpoint.HeldFile{Path: f.Path, Mount: f.External, Size: f.Size, Directory: f.Directory}
+		h := checkpoint.HeldFile{Path: f.Path, Mount: f.External, Size: f.Size, Mode: f.Mode}
 		// What JSON cannot write is left to CRIU.
-		if f.External == "" || f.Removed || own(f) || seen[h] || !utf8.ValidString(f.Path) {
+		if f.External == "" || f.Removed || identity(f) || seen[h] || !utf8.ValidString(f.Path) {
 			continue
 		}
 		seen[h] = true

@@ -92,6 +92,21 @@ func TestLayer(t *testing.T) {
 	}
 }
 
+// TestFifoOfLayer: what waits in a FIFO that the program has open is read once by each.
+func TestFifoOfLayer(t *testing.T) {
+	t.Parallel()
+	w := run.Shell(`mkfifo /f; exec 3<>/f; echo waits >&3; echo ready; until [ -e /go ]; do sleep 0.1; done; read x <&3; echo "got $x"; echo more >/f; read x <&3; echo "got $x"; sleep 1000`)
+	original := run.Start(t, shared, w)
+	original.Out.WaitFor(t, "ready")
+	e := original.MustCapture(capture.Request{})
+	clone := run.Start(t, shared, w)
+	clone.MustRestored(e)
+	for _, c := range []*run.Container{clone, original} {
+		c.MustExec("touch", "/go")
+		c.Out.WaitFor(t, "got waits\ngot more\n")
+	}
+}
+
 // TestLargeFiles: a file of 200 MB and one of a gigabyte that is a hole almost everywhere come
 // back, and the hole costs nothing, in the store neither.
 func TestLargeFiles(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,21 +40,29 @@ func writeFile(t *testing.T, path, content string) string {
 func ownFiles(t *testing.T, name string) oci.SpecOpts {
 	dir := t.TempDir()
 	return oci.Compose(
+		oci.WithHostname(name),
 		bind(writeFile(t, dir+"/hostname", name+"\n"), "/etc/hostname"),
 		bind(writeFile(t, dir+"/hosts", "127.0.0.1 localhost "+name+"\n"), "/etc/hosts"),
 		bind(writeFile(t, dir+"/resolv.conf", "search "+name+".local\n"), "/etc/resolv.conf"),
 	)
 }
 
-// TestOwnFiles: /etc/hostname, /etc/hosts and /etc/resolv.conf are the new container's by
-// name and through the descriptors that the program had open, of whatever length.
+// TestOwnFiles: /etc/hostname, /etc/hosts and /etc/resolv.conf, and what setting identity
+// mounts, are the new container's by name and through the descriptors that the program had open, of
+// whatever length.
 func TestOwnFiles(t *testing.T) {
 	t.Parallel()
-	original := startScribe(t, ownFiles(t, "original"))
+	named := func(name string) scribe {
+		return scribe{run.Start(t, shared, scribeOf(ownFiles(t, name)).Annotate("identity", "/run/snap"))}
+	}
+	original := named("original")
+	original.Out.WaitFor(t, "ready\n")
 	original.must(`
 		open name /etc/hostname read
 		open hosts /etc/hosts read
-		open resolv /etc/resolv.conf read`)
+		open resolv /etc/resolv.conf read
+		open identity /run/snap/hostname read
+		open generation /run/snap/generation read`)
 	check := func(s scribe, name string) {
 		t.Helper()
 		s.says("read name", strconv.Quote(name+"\n"))
@@ -62,13 +71,21 @@ func TestOwnFiles(t *testing.T) {
 		if got := s.MustExec("cat", "/etc/hostname"); got != name+"\n" {
 			t.Errorf("%s: /etc/hostname is %q", s.ID(), got)
 		}
+		if got := s.ask("read", "identity"); !strings.HasPrefix(got, `"`+name) {
+			t.Errorf("%s: /run/snap/hostname is %s", s.ID(), got)
+		}
 	}
 	check(original, "original")
 	e := original.MustCapture(capture.Request{})
-	for _, name := range []string{"a", "as-long!", "one-with-a-longer-name"} {
-		clone := scribe{run.Start(t, shared, scribeOf(ownFiles(t, name)))}
+	generations := map[string]bool{original.ask("read", "generation"): true}
+	for n, name := range []string{"a", "as-long!", "one-with-a-longer-name"} {
+		clone := named(name)
 		clone.MustRestored(e)
 		check(clone, name)
+		generations[clone.ask("read", "generation")] = true
+		if len(generations) != n+2 {
+			t.Errorf("the generations %v are not all different", generations)
+		}
 	}
 	check(original, "original")
 }
@@ -94,6 +111,16 @@ func TestVolume(t *testing.T) {
 		write log captured`)
 	e := original.MustCapture(capture.Request{})
 
+	out, err := shared.Snapctl(run.Context(t), "inspect", e.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`/data/db +mode 0644, 5 bytes`, `/data/log +mode 0644, any size`, `/data/dir +mode 0755, any size`} {
+		if !regexp.MustCompile(want).MatchString(out.Stdout) {
+			t.Errorf("snapctl inspect does not say %q: %s", want, out.Stdout)
+		}
+	}
+
 	t.Run("there", func(t *testing.T) {
 		// Of what is open for appending only, the length makes no difference.
 		own, opt := volume(t, map[string]string{"db": "abcde", "log": "a line,", "dir/x": ""})
@@ -116,13 +143,19 @@ func TestVolume(t *testing.T) {
 		files map[string]string
 		says  string
 	}{
+		"not for all":       {map[string]string{"db": "12345", "log": "", "dir/x": ""}, "/data/db of the mount /data (here VOLUME) in use, and its mode is 0600 now, not 0644"},
 		"missing":           {map[string]string{"log": "", "dir/x": ""}, "/data/db of the mount /data (here VOLUME) in use, and it is not there"},
 		"longer":            {map[string]string{"db": "123456", "log": "", "dir/x": ""}, "/data/db of the mount /data (here VOLUME) in use, and it has 6 bytes now, not 5"},
 		"no log":            {map[string]string{"db": "12345", "dir/x": ""}, "/data/log of the mount /data (here VOLUME) in use, and it is not there"},
-		"another directory": {map[string]string{"db": "12345", "log": "", "dir": ""}, "/data/dir of the mount /data (here VOLUME) in use, and it is no directory now"},
+		"another directory": {map[string]string{"db": "12345", "log": "", "dir": ""}, "/data/dir of the mount /data (here VOLUME) in use, and it is of another kind now"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, opt := volume(t, c.files)
+			if name == "not for all" {
+				if err := os.Chmod(filepath.Join(dir, "db"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
 			want := strings.ReplaceAll(c.says, "VOLUME", dir)
 			k := run.Start(t, shared, inParent(t, scribeOf(opt)))
 			k.MustBooted(want)
@@ -138,6 +171,22 @@ func TestVolume(t *testing.T) {
 	}
 	if got, err := run.OpenStore(t, shared).Resolve(e.Digest); err != nil || got.State.Failures != 0 {
 		t.Errorf("the checkpoint is said to have failed: %+v, %v", got.State, err)
+	}
+}
+
+// TestMappedOwnFile: where a program has one of its container's own files in its memory, another
+// length would kill it.
+func TestMappedOwnFile(t *testing.T) {
+	t.Parallel()
+	original := startScribe(t, ownFiles(t, "original"))
+	original.must("open hosts /etc/hosts write\nmap hosts\nclose hosts")
+	e := original.MustCapture(capture.Request{})
+	run.Start(t, shared, scribeOf(ownFiles(t, "longer-name"))).MustBooted("/etc/hosts of the mount /etc/hosts")
+	clone := scribe{run.Start(t, shared, scribeOf(ownFiles(t, "likewise")))}
+	clone.MustRestored(e)
+	clone.says("peek hosts", strconv.Quote("127.0.0.1 localh"))
+	if hosts := clone.MustExec("cat", "/etc/hosts"); !strings.Contains(hosts, "likewise") {
+		t.Errorf("/etc/hosts is %q", hosts)
 	}
 }
 

@@ -67,6 +67,7 @@ func (r *Report) Inspect(ref string) error {
 	)
 	s.add("Memory", memoryForm(c.Memory)...)
 	s.add("TCP connections", connectionRows(c.Connections)...)
+	s.add("Files of mounts (which a container's must have, too)", heldRows(c.Held)...)
 	s.add(fmt.Sprintf("Images (%s)", human.Count(len(c.Files), "file")), fileRows(c.Files)...)
 	return s.err
 }
@@ -85,6 +86,19 @@ func connectionRows(all []checkpoint.Connection) []row {
 	rows := make([]row, 0, len(all))
 	for _, c := range all {
 		rows = append(rows, pair(c.Local.String(), c.Remote.String()))
+	}
+	return rows
+}
+
+// heldRows has what the program had in use of volumes and bind mounts.
+func heldRows(all []checkpoint.HeldFile) []row {
+	rows := make([]row, 0, len(all))
+	for _, f := range all {
+		size := "any size"
+		if f.Size >= 0 {
+			size = human.Count(int(f.Size), "byte")
+		}
+		rows = append(rows, pair(f.Shown(), fmt.Sprintf("mode %04o, %s", f.Mode&0o7777, size)))
 	}
 	return rows
 }
