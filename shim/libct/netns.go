@@ -50,11 +50,13 @@ func Hostname(s *specs.Spec) (string, error) {
 // NewNamespaces makes those of the two that the spec asks to be new.
 func NewNamespaces(s *specs.Spec) (*Namespaces, error) {
 	var flags int
-	var utsPath string
+	var utsPath, netPath string
 	for _, ns := range s.Linux.Namespaces {
 		switch {
 		case ns.Path != "" && ns.Type == specs.UTSNamespace:
 			utsPath = ns.Path
+		case ns.Path != "" && ns.Type == specs.NetworkNamespace:
+			netPath = ns.Path
 		case ns.Path != "":
 		case ns.Type == specs.NetworkNamespace:
 			flags |= unix.CLONE_NEWNET
@@ -69,6 +71,9 @@ func NewNamespaces(s *specs.Spec) (*Namespaces, error) {
 		// else finds himself in its namespaces.
 		runtime.LockOSThread()
 		err := n.unshare(flags, s)
+		if err == nil {
+			err = setSysctls(s, flags, netPath)
+		}
 		if err == nil {
 			err = n.readNames(utsPath)
 		}
@@ -110,29 +115,50 @@ func (n *Namespaces) unshare(flags int, s *specs.Spec) (err error) {
 		if err := loopbackUp(); err != nil {
 			return fmt.Errorf("bring up the loopback interface: %w", err)
 		}
-		for key, value := range s.Linux.Sysctl {
-			if !strings.HasPrefix(key, "net.") {
-				continue
+	}
+	return nil
+}
+
+// setSysctls sets those of the calling thread's network and UTS namespaces that are in
+// flags, and those of the network namespace at netPath if there is one, as libcontainer
+// does at a boot and CRIU does not. Those of the IPC namespace are in the images.
+func setSysctls(s *specs.Spec, flags int, netPath string) error {
+	entered := netPath == ""
+	for key, value := range s.Linux.Sysctl {
+		path := sysctlPath(key)
+		ofNetwork := strings.HasPrefix(path, "net/") && (flags&unix.CLONE_NEWNET != 0 || netPath != "")
+		ofUTS := path == "kernel/domainname" && flags&unix.CLONE_NEWUTS != 0
+		if !ofNetwork && !ofUTS {
+			continue
+		}
+		if ofNetwork && !entered {
+			if err := enter(netPath, unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("enter network namespace %s: %w", netPath, err)
 			}
-			path := "/proc/sys/" + sysctlPath(key)
-			if err := os.WriteFile(path, []byte(value), 0); err != nil {
-				return fmt.Errorf("set sysctl %s: %w", key, err)
-			}
+			entered = true
+		}
+		if err := os.WriteFile("/proc/sys/"+path, []byte(value), 0); err != nil {
+			return fmt.Errorf("set sysctl %s: %w", key, err)
 		}
 	}
 	return nil
+}
+
+// enter moves the calling thread into the namespace of a kind at path.
+func enter(path string, kind int) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Setns(int(f.Fd()), kind)
 }
 
 // readNames notes the names of the UTS namespace at path, or of the calling
 // thread's for an empty one.
 func (n *Namespaces) readNames(path string) error {
 	if path != "" {
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWUTS); err != nil {
+		if err := enter(path, unix.CLONE_NEWUTS); err != nil {
 			return fmt.Errorf("enter UTS namespace %s: %w", path, err)
 		}
 	}
