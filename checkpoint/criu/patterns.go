@@ -104,6 +104,7 @@ var patterns = []pattern{
 	{"External socket is used. Consider using --ext-unix-sk", "a process has a Unix socket whose other end is outside of the container", "capture before the program connects to it, or let it connect anew afterwards"},
 	{"Can't dump name-less external socket", "a process has a Unix socket whose other end is outside of the container", "capture before the program connects to it, or let it connect anew afterwards"},
 	{"unix: Unix socket * with unreachable peer", "a process has a Unix socket whose other end is outside of the container", "capture before the program connects to it, or let it connect anew afterwards"},
+	{"unix: Non-empty write queue on an in-flight socket", "a client of a Unix socket in the container has sent something, and was not accepted yet", "capture again when the server has accepted it"},
 	{"unix: Dangling connection", "a process has a Unix socket whose connection nobody has accepted, outside of the container", "capture when it was accepted, or before the program connects"},
 	{"Unknown socket collected (family *)", "a process holds a socket of a family that CRIU cannot save (number $1)", remedyReport},
 	{"inet: Unsupported proto 262 for socket", "a process holds a multipath TCP socket, which Go's net.Listen makes by default", "start the program with GODEBUG=multipathtcp=0, or turn net.mptcp.enabled off"},

@@ -100,6 +100,7 @@ func (f *File) info(text string) {
 	if n, err := strconv.Atoi(field(text, "tty-index")); err == nil {
 		f.TTY = n
 	}
+	f.Counts = field(text, "eventfd-semaphore") == "1"
 	for line := range strings.Lines(text) {
 		if !strings.HasPrefix(line, "inotify ") {
 			continue

@@ -66,6 +66,19 @@ func TestFileInfo(t *testing.T) {
 	}
 }
 
+func TestFileInfoOfEventfd(t *testing.T) {
+	for text, counts := range map[string]bool{
+		"eventfd-count: 3\neventfd-id: 1\neventfd-semaphore: 1\n": true,
+		"eventfd-count: 3\neventfd-id: 1\neventfd-semaphore: 0\n": false,
+		"eventfd-count: 1\n": false, // as older kernels have it
+	} {
+		f := File{TTY: -1}
+		if f.info(text); f.Counts != counts {
+			t.Errorf("%q: %+v", text, f)
+		}
+	}
+}
+
 // TestGather looks at this very process, whose resources are known.
 func TestGather(t *testing.T) {
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(t.TempDir(), "s"))

@@ -173,7 +173,11 @@ func (j *judge) file(p *Process, f *File) {
 // anonymous is about what has no name in any file system.
 func (j *judge) anonymous(p *Process, f *File, resource string) {
 	switch name := strings.Trim(strings.TrimPrefix(f.Target, "anon_inode:"), "[]"); name {
-	case "eventfd", "eventpoll", "signalfd", "timerfd", "fanotify", "pidfd":
+	case "eventfd":
+		if f.Counts {
+			j.add(Problem, p, resource, "it uses an eventfd as a semaphore (EFD_SEMAPHORE), which CRIU would make a plain one in clones", remedyWithout)
+		}
+	case "eventpoll", "signalfd", "timerfd", "fanotify", "pidfd":
 	case "inotify":
 		for _, device := range f.Watches {
 			for _, m := range j.Mounts {

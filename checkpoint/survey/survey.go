@@ -73,6 +73,8 @@ type File struct {
 	TTY int
 	// Watches are the devices ("major:minor") of the files that it watches by inotify.
 	Watches []string
+	// Counts says that it is an eventfd that counts down by one (EFD_SEMAPHORE).
+	Counts bool
 }
 
 // Socket is an open socket.

@@ -133,7 +133,11 @@ func (i *Init) take(ctx context.Context, req Capture, wasPaused bool) (_ *Taken,
 	if _, err := st.Sweep(); err != nil {
 		log.G(ctx).WithError(err).Warn("sweep the checkpoint store")
 	}
-	if err := i.room(l); err != nil {
+	pids, err := l.c.PIDs()
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(i.room(pids), noSemaphores(pids)); err != nil {
 		return nil, err
 	}
 	draft, err := st.NewDraft()

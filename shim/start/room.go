@@ -12,14 +12,10 @@ import (
 	"github.com/containerd-snap/snap/checkpoint/store"
 )
 
-// room refuses a capture that the store cannot take, before the program stands still
+// room refuses a capture of processes that the store cannot take, before the program stands still
 // for it. What is written beside the program's memory is not foreseen: then the
 // disk is full in the middle, and the capture fails without a trace.
-func (i *Init) room(l *live) error {
-	pids, err := l.c.PIDs()
-	if err != nil {
-		return err
-	}
+func (i *Init) room(pids []int) error {
 	var need int64
 	for _, pid := range pids {
 		need += memoryOf(pid)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -139,6 +140,53 @@ func TestObjects(t *testing.T) {
 			c.MustRestored(again)
 			mustHold(t, c, 2)
 			mustHold(t, clones[2], 1)
+		})
+	}
+}
+
+// TestObjectsRefused: what CRIU cannot save, or would not save as it is, is refused in
+// words that are in docs/troubleshooting.md, and the program goes on.
+func TestObjectsRefused(t *testing.T) {
+	t.Parallel()
+	for name, says := range map[string]string{
+		"counting-eventfd": "uses an eventfd as a semaphore",
+		"talking-client":   "has sent something, and was not accepted yet",
+		"message-queue":    "/queue is open or mapped, and lies outside of the container's mounts",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := run.Start(t, shared, objects(t, name))
+			c.Out.WaitFor(t, "ready")
+			mustHold(t, c, 1)
+			e, err := c.Capture(capture.Request{})
+			if err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("checkpoint %s, %v, want an error that says %q", e.Digest, err, says)
+			}
+			mustHold(t, c, 2)
+		})
+	}
+}
+
+// TestObjectsLost: what a clone loses is what README.md says. When this fails, something
+// has got better: say so there.
+func TestObjectsLost(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"unread-datagram", "semaphore-undo", "processor"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "processor" && runtime.NumCPU() == 1 {
+				return // there is nothing to lose
+			}
+			w := objects(t, name)
+			original := run.Start(t, shared, w)
+			original.Out.WaitFor(t, "ready")
+			mustHold(t, original, 1)
+			e := original.MustCapture(capture.Request{})
+			clone := run.Start(t, shared, w)
+			clone.MustRestored(e)
+			clone.Kill(unix.SIGUSR1)
+			clone.Out.WaitFor(t, "wrong: "+name)
+			mustHold(t, original, 1)
 		})
 	}
 }

@@ -22,7 +22,7 @@ struct object {
 	bool (*check)(int round);
 };
 
-extern const struct object descriptors[], sockets[], timers[], shared[], processes[], rights[];
+extern const struct object descriptors[], sockets[], timers[], shared[], processes[], rights[], refused[], lost[];
 
 void die(const char *what);
 

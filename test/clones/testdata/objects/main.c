@@ -7,7 +7,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-static const struct object *const all[] = {descriptors, sockets, timers, shared, processes, rights};
+static const struct object *const all[] = {descriptors, sockets, timers, shared, processes, rights, refused, lost};
 static const char *current = "the program";
 
 void die(const char *what) {
