@@ -16,7 +16,7 @@ import (
 const deadline = 3 * time.Minute
 
 // images are those that the examples run.
-var images = []string{"busybox", "python", "redis"}
+var images = []string{"busybox", "python", "rails", "redis"}
 
 func TestMain(m *testing.M) { harness.Main(m, harness.Suite{Name: "examples"}) }
 
