@@ -31,7 +31,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-examples test-cri test-fuzz test-store-kills test-mapped stress conformance demo lint setup install man uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-examples test-cri test-fuzz test-store-kills test-mapped stress bench bench-quick conformance FORCE demo lint setup install man uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
@@ -47,6 +47,7 @@ test: ## unit, integration and CRI tests, conformance, then each fuzz target for
 	$(MAKE) --no-print-directory test-integration
 	$(MAKE) --no-print-directory test-examples
 	$(MAKE) --no-print-directory test-cri
+	$(MAKE) --no-print-directory bench-quick
 	$(MAKE) --no-print-directory conformance
 	$(MAKE) --no-print-directory test-fuzz
 
@@ -68,6 +69,19 @@ test-cri: setup ## tests through Kubernetes' container runtime interface, with r
 	@$(SETUP)/go-tools cni
 	$(MAKE) --no-print-directory build
 	cd test/cri && $(RUN) GO='$(GO)' ../../tools/in-private-ns ../../tools/retest -tags seccomp -count=1 -timeout 10m ./...
+
+bench: setup ## measure starts, clones and captures, for out/bench.json and docs/performance.md (root, 20 minutes)
+	$(MAKE) --no-print-directory build out/bench
+	$(RUN) tools/in-private-ns out/bench -doc docs/performance.md $(BENCH_ARGS)
+
+bench-quick: setup ## does the benchmark work? Measures a little of everything once (root)
+	$(MAKE) --no-print-directory build out/bench
+	cd test/bench && $(GO) test ./...
+	cp docs/performance.md out/bench-quick.md
+	$(RUN) tools/in-private-ns out/bench -quick -out out/bench-quick.json -doc out/bench-quick.md $(BENCH_ARGS)
+
+out/bench: FORCE
+	cd test/bench && $(GO) build -trimpath -buildvcs=false -o ../../out/bench .
 
 test-store-kills: ## kill -9 KILLS (500) processes that capture, pin and prune in one store
 	SNAP_STORE_KILLS='$(KILLS)' $(GO) test -count=1 -timeout 30m -v -run TestKilledWhilePruning ./checkpoint/store
@@ -103,8 +117,8 @@ lint: ## check format, vet, golangci-lint and the syntax of scripts
 		! head -n1 "$$f" | grep -q '^#!/bin/\(ba\)\?sh' || bash -n "$$f" || exit 1; done
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); \
 		[ -z "$$unformatted" ] || { echo "gofmt these:" $$unformatted; exit 1; }
-	$(GO) vet -tags seccomp ./... && cd test/cri && $(GO) vet -tags seccomp ./...
-	$(TOOLS)/bin/golangci-lint run && cd test/cri && $(TOOLS)/bin/golangci-lint run
+	$(GO) vet -tags seccomp ./... && for m in cri bench; do (cd test/$$m && $(GO) vet -tags seccomp ./...) || exit 1; done
+	$(TOOLS)/bin/golangci-lint run && for m in cri bench; do (cd test/$$m && $(TOOLS)/bin/golangci-lint run) || exit 1; done
 
 setup: ## install what tests and demo use: packages, CRIU, containerd, images (root)
 	@$(SETUP)/packages test

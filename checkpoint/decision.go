@@ -95,6 +95,9 @@ type Start struct {
 	MemoryReason string     `json:"memoryReason,omitempty"`
 	// Phases are the parts of the start in their order.
 	Phases []Phase `json:"phases,omitempty"`
+	// Shim are the parts of the shim's own start, before this one's, of the first container
+	// that it serves; empty for later ones.
+	Shim []Phase `json:"shim,omitempty"`
 	// Capture is the last that the shim took by itself since; nil if none is to be taken.
 	Capture *Capture `json:"capture,omitempty"`
 }
@@ -131,6 +134,8 @@ type Attempt struct {
 // Phase is one timed part of a start.
 type Phase struct {
 	Name string `json:"name"`
+	// AtMS is when it began, in milliseconds since Start.At; negative before it.
+	AtMS float64 `json:"atMs"`
 	// MS is its duration in milliseconds.
 	MS float64 `json:"ms"`
 }

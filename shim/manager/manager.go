@@ -52,12 +52,16 @@ var groupLabels = []string{"io.containerd.runc.v2.group", "io.kubernetes.cri.san
 // Manager implements containerd's shim.Shim.
 type Manager struct {
 	name, version string
+	// began is when the program did.
+	began time.Time
 }
 
 var _ shim.Shim = (*Manager)(nil)
 
-// New returns the manager of the runtime called name.
-func New(name, version string) *Manager { return &Manager{name: name, version: version} }
+// New returns the manager of the runtime called name, of a program that began at a time.
+func New(name, version string, began time.Time) *Manager {
+	return &Manager{name: name, version: version, began: began}
+}
 
 // Name is the runtime's name.
 func (m *Manager) Name() string { return m.name }
@@ -104,6 +108,7 @@ func (m *Manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_
 	for _, s := range sockets {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, s.file)
 	}
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d %d", envBirth, m.began.UnixNano(), time.Now().UnixNano()))
 	if err := run(cmd); err != nil {
 		return nil, fmt.Errorf("start the shim's server: %w", err)
 	}
@@ -136,6 +141,19 @@ func run(cmd *exec.Cmd) error {
 
 // EnvAddress tells the server its own address.
 const EnvAddress = "CONTAINERD_SNAP_ADDRESS"
+
+// envBirth tells the server when its parent began, and when it was executed, in nanoseconds
+// since 1970.
+const envBirth = "CONTAINERD_SNAP_BIRTH"
+
+// Birth is when the server was started, whose program began at a time and which is ready now.
+func Birth(began time.Time) *start.Birth {
+	var executed, server int64
+	if _, err := fmt.Sscan(os.Getenv(envBirth), &executed, &server); err != nil {
+		return nil
+	}
+	return &start.Birth{Executed: time.Unix(0, executed), Server: time.Unix(0, server), Main: began, Ready: time.Now()}
+}
 
 // server is the command of the long-lived process: the same binary, without an action.
 func (m *Manager) server(ctx context.Context, params *bootapi.BootstrapParams, address string, debug bool) (*exec.Cmd, error) {

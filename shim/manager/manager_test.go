@@ -73,7 +73,7 @@ func TestGroupOf(t *testing.T) {
 }
 
 func TestInfo(t *testing.T) {
-	m := New("io.containerd.snap.v2", "v1.2.3")
+	m := New("io.containerd.snap.v2", "v1.2.3", time.Now())
 	for name, in := range map[string]proto.Message{
 		"no options": nil, "runc's": &options.Options{SystemdCgroup: true}, "CRI's": &runtimeoptions.Options{ConfigPath: "/c"},
 	} {
@@ -153,7 +153,7 @@ func socketDir(t *testing.T) string {
 
 func startServer(t *testing.T, p *bootapi.BootstrapParams) (*bootapi.BootstrapResult, error) {
 	t.Helper()
-	return New("snap", "1").Start(namespaces.WithNamespace(t.Context(), "test"), p)
+	return New("snap", "1", time.Now()).Start(namespaces.WithNamespace(t.Context(), "test"), p)
 }
 
 // One server serves a group; a dead one's socket is taken over.
@@ -242,7 +242,7 @@ func TestStartFails(t *testing.T) {
 	}
 	var info unix.Siginfo
 	must(t, unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED, nil)) // It is our child; it must have been killed.
-	if _, err := New("snap", "1").Start(t.Context(), p); err == nil || !strings.Contains(err.Error(), "namespace") {
+	if _, err := New("snap", "1", time.Now()).Start(t.Context(), p); err == nil || !strings.Contains(err.Error(), "namespace") {
 		t.Errorf("without a namespace: %v", err)
 	}
 	t.Chdir(t.TempDir())
@@ -332,7 +332,7 @@ func TestListen(t *testing.T) {
 // Stop tells what is known of the exit, and cleans up as far as it can.
 func TestStop(t *testing.T) {
 	ctx := namespaces.WithNamespace(t.Context(), "test")
-	m := New("snap", "1")
+	m := New("snap", "1", time.Now())
 	bundle := enterBundle(t, nil)
 	id := filepath.Base(bundle)
 	must(t, os.WriteFile("options.json", []byte("{"), 0o600)) // Cut off by the shim's death.

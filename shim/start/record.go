@@ -27,6 +27,7 @@ type recorder struct {
 func newRecorder(s *Starter, req Request) *recorder {
 	now := time.Now()
 	return &recorder{s: s, last: now, start: checkpoint.Start{
+		Shim:      s.Shim.phases(now),
 		Namespace: s.Namespace,
 		Container: req.ID,
 		Bundle:    req.Bundle,
@@ -40,7 +41,9 @@ func newRecorder(s *Starter, req Request) *recorder {
 func (r *recorder) phase(name string) {
 	r.mu.Lock()
 	now := time.Now()
-	r.start.Phases = append(r.start.Phases, checkpoint.Phase{Name: name, MS: milliseconds(now.Sub(r.last))})
+	r.start.Phases = append(r.start.Phases, checkpoint.Phase{
+		Name: name, AtMS: milliseconds(r.last.Sub(r.start.At)), MS: milliseconds(now.Sub(r.last)),
+	})
 	r.last = now
 	r.mu.Unlock()
 	if r.s.OnPhase != nil {

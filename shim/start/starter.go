@@ -54,6 +54,8 @@ type Starter struct {
 	// then boot.
 	Store    *store.Store
 	StoreErr error
+	// Shim says when the shim was started; nil if that is not known.
+	Shim *Birth
 	// OnPhase, if set, is called at the end of each phase of a start.
 	OnPhase func(id, phase string)
 	// Announce, if set, publishes an event about a container that is none of its task's life.

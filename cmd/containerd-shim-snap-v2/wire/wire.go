@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"time"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
@@ -37,6 +38,7 @@ type Hooks struct {
 // Main is the shim's main function: a container's init, where libcontainer
 // executes it as one, or else what containerd asks for. name is the runtime's.
 func Main(name, version string, hooks Hooks) {
+	began := time.Now()
 	if len(os.Args) > 1 && os.Args[1] == libct.InitArg {
 		libct.Init()
 	}
@@ -44,9 +46,9 @@ func Main(name, version string, hooks Hooks) {
 		Type:     plugins.TTRPCPlugin,
 		ID:       "task",
 		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
-		InitFn:   func(ic *plugin.InitContext) (any, error) { return newService(ic, hooks) },
+		InitFn:   func(ic *plugin.InitContext) (any, error) { return newService(ic, hooks, began) },
 	})
-	shim.RunShim(context.Background(), manager.New(name, version), func(c *shim.Config) {
+	shim.RunShim(context.Background(), manager.New(name, version, began), func(c *shim.Config) {
 		// Each process is waited for by a goroutine of its own; a loop that waits
 		// for any child would steal exits from libcontainer. Orphans are adopted and
 		// buried by package libct, for containers that need it.
@@ -55,8 +57,8 @@ func Main(name, version string, hooks Hooks) {
 	})
 }
 
-// newService wires the server.
-func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
+// newService wires the server, whose program began at a time.
+func newService(ic *plugin.InitContext, hooks Hooks, began time.Time) (any, error) {
 	pp, err := ic.GetByID(plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err
@@ -101,5 +103,6 @@ func newService(ic *plugin.InitContext, hooks Hooks) (any, error) {
 	if hooks.Launch != nil {
 		launch = hooks.Launch(launch)
 	}
+	starter.Shim = manager.Birth(began)
 	return task.New(launch, queue, sd.Shutdown), nil
 }
