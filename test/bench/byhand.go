@@ -246,12 +246,30 @@ func (h *byHand) plain(root string) (*exec.Cmd, error) {
 	if err := quietly(context.Background(), "cp", shell, filepath.Join(root, "busybox")); err != nil {
 		return nil, err
 	}
+	if err := makeDevices(filepath.Join(root, "dev")); err != nil {
+		return nil, err
+	}
 	p := spec.Process
 	args := append([]string{"--mount", "--pid", "--fork", "--propagation", "private", shell, "sh", "-c", pivot, root, p.Cwd}, p.Args...)
 	cmd := exec.Command("unshare", args...) //nolint:noctx // CRIU ends it
 	cmd.Env = p.Env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, nil
+}
+
+// makeDevices makes those that programs open when they boot (linux/Documentation/admin-guide/devices.txt).
+func makeDevices(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "random": 8, "urandom": 9} {
+		const memory = 1 // the major number
+		err := unix.Mknod(filepath.Join(dir, name), unix.S_IFCHR|0o666, int(unix.Mkdev(memory, minor)))
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("make the device %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // settled tries again for a while what fails as long as the program has not yet closed the

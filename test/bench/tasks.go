@@ -16,7 +16,9 @@ import (
 )
 
 // annotation is a flag of ctr that sets one of ours.
-func annotation(key, value string) string { return "--annotation=io.containerd.snap.v2/" + key + "=" + value }
+func annotation(key, value string) string {
+	return "--annotation=io.containerd.snap.v2/" + key + "=" + value
+}
 
 // boot boots the program under a runtime, and loads its data.
 func (b *bench) boot(ctx context.Context, p *program, runtime string, flags ...string) (measure.Life, error) {
@@ -148,10 +150,13 @@ func (b *bench) specOf(id string) (map[string]any, error) {
 	return spec, json.Unmarshal(data, &spec)
 }
 
-// brief is an error for the results: what it says last, without the rest of a log.
+// brief is an error for the results: the end of what it says, which is where the reason stands.
 func brief(err error) string {
-	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
-	text := lines[len(lines)-1]
 	const most = 300
-	return text[max(0, len(text)-most):]
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if len(text) <= most {
+		return text
+	}
+	_, text, _ = strings.Cut(text[len(text)-most:], " ")
+	return "… " + text
 }

@@ -5,6 +5,7 @@ package measure
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -116,8 +117,11 @@ func Poll(ctx context.Context, done func() (bool, error)) error {
 // pid is the task's process id, or 0 as long as there is none.
 func pid(ctx context.Context, n *harness.Node, id string) (int, error) {
 	r, err := n.Client().TaskService().Get(ctx, &tasks.GetRequest{ContainerID: id})
-	switch {
-	case errdefs.IsNotFound(errgrpc.ToNative(err)):
+	switch native := errgrpc.ToNative(err); {
+	case errdefs.IsNotFound(native):
+		return 0, nil
+	case errors.Is(native, context.DeadlineExceeded):
+		// The stock shim answers nobody while it restores, and containerd gives up after 2 s.
 		return 0, nil
 	case err != nil:
 		return 0, fmt.Errorf("ask containerd for task %s: %w", id, err)
