@@ -22,8 +22,6 @@ type failure struct {
 	// decision: it is foreseen, so that the start decides to boot, rather than
 	// tries and falls back.
 	decision bool
-	// late: it fails only at Start.
-	late bool
 	// opts are for the captured container and its clones.
 	opts func(t *testing.T) []oci.SpecOpts
 	args []string
@@ -76,16 +74,26 @@ var failures = map[string]failure{
 		t.Helper()
 		forge(t, n, e, func(c *checkpoint.Checkpoint) { c.Host.CPUFeatures = append(c.Host.CPUFeatures, "zzz") })
 	}},
-	"an open file changed": {
-		says: "changed since the capture", late: true, args: []string{"/bin/probe", "-file", "/bound/counter"}, opts: bindDirectory,
-		prepare: func(t *testing.T, c *container) {
-			t.Helper()
-			if err := os.WriteFile(filepath.Join(boundDir(c.ID()), "counter"), make([]byte, 100), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		},
+	"an open file differs": {
+		says: "/bound/counter of the mount /bound", decision: true, args: []string{"/bin/probe", "-file", "/bound/counter"}, opts: bindDirectory,
+		prepare: boundCounter(100),
+	},
+	"an open file changes": {
+		// The probe's counter has 21 bytes.
+		says: "it has 100 bytes now, not 21", args: []string{"/bin/probe", "-file", "/bound/counter"}, opts: bindDirectory,
+		prepare: boundCounter(21), meddle: boundCounter(100),
 	},
 	"no space for the files": {says: "space", prepare: func(t *testing.T, c *container) { t.Helper(); tinyLayer(t, c) }},
+}
+
+// boundCounter gives the probe's file of a bound directory another length.
+func boundCounter(size int) func(*testing.T, *container) {
+	return func(t *testing.T, c *container) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(boundDir(c.ID()), "counter"), make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (f failure) want(t *testing.T) want {

@@ -85,7 +85,7 @@ func TestDemandedFails(t *testing.T) {
 				if err == nil {
 					if f.meddle != nil {
 						f.meddle(t, c)
-					} else if !f.late {
+					} else {
 						t.Error("Create succeeded")
 					}
 					if err = c.Task.Start(testContext(t)); err == nil {
