@@ -53,13 +53,14 @@ test: ## unit, integration and CRI tests, conformance, then each fuzz target for
 
 test-unit: setup ## unit tests with the race detector (root)
 	packages=$$($(GO) list -tags seccomp ./...) && \
-		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure|parity|failpoint|examples|clones|programs)' <<<"$$packages")
+		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure|parity|failpoint|examples|clones|programs|network)' <<<"$$packages")
 
 test-integration: setup ## tests through containerd, with real containers (root)
+	@$(SETUP)/go-tools cni
 	$(MAKE) --no-print-directory build
 	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 20m ./test/integration/... ./test/pressure
 	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m -p 1 -parallel 6 ./test/parity ./test/failpoint/...
-	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m -p 1 ./test/clones ./test/programs
+	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m -p 1 ./test/clones ./test/programs ./test/network
 
 test-examples: setup ## the scripts below examples/ (root)
 	$(MAKE) --no-print-directory build

@@ -184,28 +184,7 @@ func (s socket) bind(captured, now []checkpoint.Address) error {
 			return fail("bind it to interface "+s.Device+" and", err)
 		}
 	}
-	// Sockets may share an address that do not admit to it any more; and an IPv6 address
-	// that is being looked at for duplicates can be bound to only so.
-	for _, o := range []int{unix.SO_REUSEADDR, unix.SO_REUSEPORT} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, o, 1); err != nil {
-			return fail("bind to", err)
-		}
-	}
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, 1),
-		s.onlyV6(fd),
-	)
-	if err != nil {
-		return fail("bind to", err)
-	}
-	a, err := s.sockaddr(local)
-	if err != nil {
-		return fail("bind to", err)
-	}
-	if err := unix.Bind(fd, a); err != nil {
-		return fail("bind to", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, number(s.FreeBind)); err != nil {
+	if err := s.bindTo(fd, local); err != nil {
 		return fail("bind to", err)
 	}
 	if s.Listening {
@@ -220,7 +199,8 @@ func (s socket) bind(captured, now []checkpoint.Address) error {
 				return err
 			}
 		}
-		if a, err = s.sockaddr(remote); err == nil {
+		a, err := s.sockaddr(remote)
+		if err == nil {
 			err = unix.Connect(fd, a)
 		}
 		if err != nil {
@@ -229,6 +209,29 @@ func (s socket) bind(captured, now []checkpoint.Address) error {
 	}
 	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, s.Flags&^unix.O_ACCMODE)
 	return err
+}
+
+// bindTo binds a socket without its owner's consent to share the address, but for
+// what the end of an earlier connection leaves of it.
+func (s socket) bindTo(fd int, local netip.AddrPort) error {
+	a, err := s.sockaddr(local)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, number(s.ReuseAddress || s.Protocol == unix.IPPROTO_TCP)),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, number(s.ReusePort)),
+		// An IPv6 address that is being looked at for duplicates can be bound to only so.
+		unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, 1),
+		s.onlyV6(fd),
+	)
+	if err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, a); err != nil {
+		return err
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, number(s.FreeBind))
 }
 
 // moved is where an address and port of the captured container are now.
@@ -268,18 +271,14 @@ func (s socket) sockaddr(a netip.AddrPort) (unix.Sockaddr, error) {
 	return to, nil
 }
 
-// Settle gives the restored sockets the options that they went without while they,
-// and those that CRIU makes, were bound.
+// Settle gives the restored sockets the option that they were bound without.
 func (s *Sockets) Settle() error {
 	if s == nil {
 		return nil
 	}
 	var errs []error
 	for _, one := range s.all {
-		fd := int(one.file.Fd())
-		errs = append(errs,
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, number(one.ReuseAddress)),
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, number(one.ReusePort)))
+		errs = append(errs, unix.SetsockoptInt(int(one.file.Fd()), unix.SOL_SOCKET, unix.SO_REUSEADDR, number(one.ReuseAddress)))
 	}
 	return errors.Join(errs...)
 }

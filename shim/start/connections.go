@@ -143,6 +143,13 @@ func (p *plan) settleNetwork() error {
 	if err := p.sockets.Bind(); err != nil {
 		return fmt.Errorf("%w: %w", errUnsuited, err)
 	}
+	if !p.sharesNetwork {
+		return nil
+	}
+	var err error
+	if p.guard, err = rebind.Keep(p.network, p.images); err != nil {
+		return fmt.Errorf("%w: %w", errUnsuited, err)
+	}
 	return nil
 }
 

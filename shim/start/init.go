@@ -259,6 +259,7 @@ func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 		return errors.Join(err, aerr, i.undoRootfs())
 	}
 	c, p, err := rs.Finish(ctx)
+	i.plan.guard.Close()
 	unlocked := i.plan.lock.Release()
 	if err == nil {
 		i.rec.phase("restore")

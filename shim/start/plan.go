@@ -48,13 +48,17 @@ type plan struct {
 	// draft that is never committed: on the store's file system, and swept if
 	// the shim dies.
 	staged *store.Draft
-	// network is the path of the network namespace that the task is restored in.
-	network string
+	// network is the path of the network namespace that the task is restored in;
+	// others may use it, too, if it was not made for the task.
+	network       string
+	sharesNetwork bool
 	// connections are those to restore; lock then silences the network until they are.
 	connections []checkpoint.Connection
 	lock        *netlock.Lock
 	// sockets are those that wait for the container's address; nil for none.
 	sockets *rebind.Sockets
+	// guard keeps the places of those that CRIU makes.
+	guard *rebind.Guard
 	// release ends the hold on the entry; nil if there is none.
 	release func()
 	// gone makes letGo work once: a start that fails and the signal that made
@@ -68,6 +72,7 @@ func (p *plan) letGo() {
 		// It ends with us in any case.
 		_ = p.lock.Release()
 		p.sockets.Close()
+		p.guard.Close()
 		if p.staged != nil {
 			// What remains after an error is swept with the next capture.
 			_ = p.staged.Discard()

@@ -316,7 +316,7 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		if err := criu.MendTimers(p.images, p.age()); err != nil {
 			return err
 		}
-		p.network = networkOf(cs)
+		p.network, p.sharesNetwork = networkOf(cs), cs.NetNS == ""
 		if err := p.lendSockets(cs); err != nil {
 			return err
 		}

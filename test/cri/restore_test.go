@@ -2,6 +2,7 @@ package cri
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -222,4 +223,30 @@ func (p *pod) refused(name string, words ...string) {
 // testNamed gives a container the fingerprint of a parent test's.
 func testNamed(as *container) func(*runtimeapi.ContainerConfig) {
 	return func(c *runtimeapi.ContainerConfig) { c.Envs[0].Value = as.config.GetEnvs()[0].GetValue() }
+}
+
+// TestOwnPodAddress: three pods at once, of whose programs each listens at the address of its
+// pod alone, as the captured one did at that of its own.
+func TestOwnPodAddress(t *testing.T) {
+	t.Parallel()
+	for _, handler := range []string{snap, tuned} { // a bridge's network, and point to point
+		t.Run(handler, func(t *testing.T) {
+			t.Parallel()
+			a := runPod(t, handler).start("web", probeImage, []string{"/bin/probe", "-listen", "own:7000"})
+			before := a.probe()
+			e := a.capture(capture.Request{})
+			a.goesOn(before)
+			for n := range 3 {
+				t.Run(strconv.Itoa(n), func(t *testing.T) {
+					t.Parallel()
+					p := runPod(t, handler)
+					c := p.start("web", probeImage, []string{"/bin/probe", "-listen", "own:7000"}, testNamed(a))
+					c.restored(e)
+					if s := c.goesOn(before); s.Hostname != p.config.GetHostname() {
+						t.Errorf("%s answers at the address of %s", s.Hostname, p.config.GetHostname())
+					}
+				})
+			}
+		})
+	}
 }
