@@ -1,13 +1,16 @@
 package network
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -79,8 +82,10 @@ func TestCNI(t *testing.T) {
 			a := ctrRun(t, name+"-original")
 			redis(t, a, "PONG", "ping")
 			redis(t, a, "OK", "set", "who", "original")
+			client := connect(t, a)
+			client("before the capture")
 			e := a.MustCapture(capture.Request{})
-			redis(t, a, "original", "get", "who")
+			client("after the capture")
 
 			clones := make([]*run.Container, 3)
 			var wg sync.WaitGroup
@@ -103,8 +108,34 @@ func TestCNI(t *testing.T) {
 			for _, c := range append([]*run.Container{a}, clones...) {
 				redis(t, c, map[bool]string{true: "original", false: c.ID()}[c == a], "get", "who")
 			}
+			client("after the clones")
 			noRules(t, "the host", shared.PID())
 		})
+	}
+}
+
+// connect connects to the server of a container. The function that it returns has the server
+// echo something over that connection.
+func connect(t *testing.T, c *run.Container) (echo func(text string)) {
+	t.Helper()
+	conn, err := net.Dial("tcp", own(t, c)+":6379")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	answers := bufio.NewReader(conn)
+	return func(text string) {
+		t.Helper()
+		if err := conn.SetDeadline(time.Now().Add(run.Deadline)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(conn, "echo %q\r\n", text); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = answers.ReadString('\n') // the length of what follows
+		if got, err := answers.ReadString('\n'); err != nil || got != text+"\r\n" {
+			t.Errorf("the open connection answers %q, %v, want %q", got, err, text)
+		}
 	}
 }
 
