@@ -142,6 +142,7 @@ func connect(t *testing.T, c *run.Container) (echo func(text string)) {
 // ctrRun runs Redis as ctr does, in its network. It is removed with the test.
 func ctrRun(t *testing.T, id string) *run.Container {
 	t.Helper()
+	id = fmt.Sprint(id, "-", run.Serial()) // the plugins remember names
 	out, err := shared.Ctr(run.Context(t), "run", "--detach", "--cni", "--runtime", harness.Runtime, "--env", "SNAP_TEST="+t.Name(), redisImage, id,
 		"sh", "-c", "exec redis-server --protected-mode no --save '' --bind $(hostname -I | cut -d ' ' -f 1)")
 	if err != nil {
