@@ -22,6 +22,9 @@ func TestLocks(t *testing.T) {
 // locks speaks to testdata/locks.c.
 type locks struct{ before lockState }
 
+// ownerDied is what those know who waited for a lock whose owner ended.
+const ownerDied = "owner died"
+
 // lockState is what the program says of itself.
 type lockState struct {
 	// Total is counted under a lock, and Sum what the threads that count say.
@@ -30,11 +33,9 @@ type lockState struct {
 	Turns int64
 	// Names are what was added.
 	Names string
-	// Thread and Process are locks that a thread and a process hold.
-	Thread, Process struct {
-		Held   bool
-		Waiter string
-	}
+	// Thread and Process are what those know who wait for the lock that a thread, and that a
+	// process holds.
+	Thread, Process string
 }
 
 // ask sends a command and returns the answer, a line.
@@ -87,17 +88,12 @@ func (l *locks) holds(i *instance, names ...string) error {
 	if want := strings.Join(names, " "); first.Names != want {
 		return fmt.Errorf("it holds %q, want %q", first.Names, want)
 	}
-	held, waiter := true, "waiting"
+	waiter := "waiting"
 	if len(names) > 0 {
-		held, waiter = false, "owner died"
+		waiter = ownerDied
 	}
-	for _, lock := range []struct {
-		Held   bool
-		Waiter string
-	}{first.Thread, first.Process} {
-		if lock.Held != held || lock.Waiter != waiter {
-			return fmt.Errorf("want locks held: %t, and who waits for them: %s; got %+v", held, waiter, first)
-		}
+	if first.Thread != waiter || first.Process != waiter {
+		return fmt.Errorf("want who waits for locks: %s; got %+v", waiter, first)
 	}
 	return eventually(i.T, run.Deadline, func() error {
 		now, err := l.state(i)
@@ -125,7 +121,7 @@ func (l *locks) change(i *instance, name string) error {
 	}
 	return eventually(i.T, run.Deadline, func() error {
 		s, err := l.state(i)
-		if err == nil && (s.Thread.Waiter != "owner died" || s.Process.Waiter != "owner died") {
+		if err == nil && (s.Thread != ownerDied || s.Process != ownerDied) {
 			err = fmt.Errorf("who waits has not learnt that the owner died: %+v", s)
 		}
 		return err
