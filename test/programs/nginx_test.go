@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/containerd-snap/snap/test/harness"
 	"github.com/containerd-snap/snap/test/harness/run"
 )
@@ -161,13 +163,13 @@ func (n *nginx) workers(i *instance) ([]int, error) {
 	var workers []int
 	for _, info := range pids {
 		p, err := harness.ReadProcess(int(info.Pid))
-		if errors.Is(err, os.ErrNotExist) {
-			continue // it ended meanwhile
+		var status []byte
+		if err == nil {
+			status, err = os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
 		}
-		if err != nil {
-			return nil, err
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended meanwhile
 		}
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
 		if err != nil {
 			return nil, err
 		}
