@@ -194,13 +194,13 @@ func middle(all []memory) memory {
 	return all[len(all)/2]
 }
 
-// stripped checks that a program has neither symbols nor debugging
-// information, and returns its size.
+// stripped checks that a program has neither symbols nor debugging information, and
+// needs no dynamic linker, and returns its size.
 func stripped(t *testing.T, path string) int64 {
 	t.Helper()
-	for _, section := range []string{".symtab", ".debug_info"} {
+	for section, means := range map[string]string{".symtab": "not stripped", ".debug_info": "not stripped", ".interp": "linked dynamically"} {
 		if has(t, path, section) {
-			t.Errorf("%s is not stripped: it has a section %s", path, section)
+			t.Errorf("%s is %s: it has a section %s", path, means, section)
 		}
 	}
 	st, err := os.Stat(path)
