@@ -152,7 +152,7 @@ func (r *results) plotRestores(file string) error {
 	}
 	p.X.Tick.Marker = plot.ConstantTicks(ticks)
 	p.X.Tick.Length = 0
-	p.X.Min, p.X.Max = -0.6, float64(len(ticks))-0.4
+	p.X.Min, p.X.Max = -0.6, float64(len(ticks))+0.6 // with place for the legend
 	p.Legend.Left = false
 	room(p)
 	return p.Save(width, height, file)

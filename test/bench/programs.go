@@ -87,7 +87,7 @@ func javaProgram() *program {
 func httpProgram(name, title, from string, command ...string) *program {
 	image := "localhost/snap/bench-" + name + ":1"
 	return &program{
-		name: name, title: title, image: image, answer: get("/"),
+		name: name, title: title, image: image, answer: get("/", measure.Impatient),
 		make: func(ctx context.Context, dir string) (string, error) {
 			tree := filepath.Join(dir, "tree")
 			root, err := fs.Sub(sources, "programs/"+name)
@@ -102,14 +102,14 @@ func httpProgram(name, title, from string, command ...string) *program {
 	}
 }
 
-// get asks for a page.
-func get(path string) func(context.Context, int) error {
+// get asks for a page. An attempt to connect ends after patience.
+func get(path string, patience time.Duration) func(context.Context, int) error {
 	return func(ctx context.Context, pid int) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+search.Address+path, http.NoBody)
 		if err != nil {
 			return err
 		}
-		res, err := measure.Client(pid, search.Address, measure.Impatient).Do(req)
+		res, err := measure.Client(pid, search.Address, patience).Do(req)
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ const touchImage = "localhost/snap/bench-touch:1"
 // touchProgram holds so many MiB, and touches a part of them when it is asked to.
 func touchProgram(mib int) *program {
 	return &program{
-		name: sizeName(mib), title: size(mib), image: touchImage, make: makeTouch, answer: get("/0"),
+		name: sizeName(mib), title: size(mib), image: touchImage, make: makeTouch, answer: get("/0", measure.Impatient),
 		args: []string{"/bin/touch-pages", fmt.Sprint(mib)},
 	}
 }

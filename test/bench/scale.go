@@ -203,7 +203,7 @@ func (b *bench) scaleOnce(ctx context.Context, w scaled, s *scale, cold bool) (r
 	for i, percent := range touched {
 		if i > 0 {
 			began := time.Now()
-			if err := get(fmt.Sprintf("/%d", percent))(ctx, l.PID); err != nil {
+			if err := get(fmt.Sprintf("/%d", percent), measure.Patient)(ctx, l.PID); err != nil {
 				return fmt.Errorf("have %s touch %d %% of its memory: %w", l.ID, percent, err)
 			}
 			took += time.Since(began)
