@@ -9,6 +9,8 @@ const (
 	MemoryAuto MemoryMode = "auto"
 	// MemoryCopy has CRIU copy all pages.
 	MemoryCopy MemoryMode = "copy"
+	// MemoryLazy has a pager of CRIU's deliver the pages while the program runs.
+	MemoryLazy MemoryMode = "lazy"
 	// MemoryMapped maps the checkpoint's page file, copy-on-write.
 	MemoryMapped MemoryMode = "mapped"
 )

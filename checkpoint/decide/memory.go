@@ -19,8 +19,8 @@ func chooseMemory(mode checkpoint.MemoryMode, m checkpoint.Memory) (checkpoint.M
 		reason = "the checkpoint does not say that its memory may be mapped"
 	}
 	switch {
-	case mode == checkpoint.MemoryCopy:
-		return checkpoint.MemoryCopy, "memory=copy was asked for", nil
+	case mode == checkpoint.MemoryCopy, mode == checkpoint.MemoryLazy:
+		return mode, fmt.Sprintf("memory=%s was asked for", mode), nil
 	case mode == checkpoint.MemoryMapped && can:
 		return checkpoint.MemoryMapped, "memory=mapped was asked for", nil
 	case mode == checkpoint.MemoryMapped:

@@ -145,7 +145,8 @@ func flattenPages(ctx context.Context, w *pageWriter, p *process, mapped []*area
 			}
 			shift := a.number(vmaOffset) - a.start
 			err := eachData(files[a.number(vmaFile)], int64(from+shift), int64(to+shift), func(off int64, page []byte) error {
-				return w.add(uint64(off)-shift, pagePresent, page)
+				// As CRIU marks the pages of such areas: a pager may deliver them.
+				return w.add(uint64(off)-shift, pagePresent|pageLazy, page)
 			})
 			if err != nil {
 				return err

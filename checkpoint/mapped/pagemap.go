@@ -13,6 +13,7 @@ import (
 // Flags of a pagemap_entry (criu/include/image.h).
 const (
 	pageParent  = 1 << 0
+	pageLazy    = 1 << 1
 	pagePresent = 1 << 2
 )
 

@@ -148,8 +148,8 @@ var settings = []setting{
 	{"identity", "an absolute path in the container, clean and not / or below /proc or /sys", func(s *Settings, v string) error {
 		return containerPath(&s.Identity, v)
 	}},
-	{"memory", "one of auto, copy, mapped", func(s *Settings, v string) error {
-		return oneOf(&s.Memory, v, checkpoint.MemoryAuto, checkpoint.MemoryCopy, checkpoint.MemoryMapped)
+	{"memory", "one of auto, copy, lazy, mapped", func(s *Settings, v string) error {
+		return oneOf(&s.Memory, v, checkpoint.MemoryAuto, checkpoint.MemoryCopy, checkpoint.MemoryLazy, checkpoint.MemoryMapped)
 	}},
 	{"capture", fmt.Sprintf("Never, OnReady or Every=DURATION (at least %s)", LeastEvery), func(s *Settings, v string) error {
 		return parseCapture(&s.Capture, v)

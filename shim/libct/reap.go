@@ -117,6 +117,12 @@ func children() []int {
 // waitedFor holds the pids of the processes that somebody waits for.
 var waitedFor sync.Map
 
+// Claim says that the caller waits for a child of its own making, until done is called.
+func Claim(pid int) (done func()) {
+	waitedFor.Store(pid, struct{}{})
+	return func() { waitedFor.Delete(pid) }
+}
+
 // abandonedRoot says that pid is a dead first process of a pid namespace for
 // which nobody waits.
 func abandonedRoot(pid int) bool {

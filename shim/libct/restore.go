@@ -39,6 +39,8 @@ type Images struct {
 	// TCPEstablished, FileLocks, ExternalUnixSockets, Terminal are runc's
 	// options of those names.
 	TCPEstablished, FileLocks, ExternalUnixSockets, Terminal bool
+	// Lazy leaves memory to a pager (package pager), whose socket is in Work.
+	Lazy bool
 	// Inherit are files that the CRIU of a restore finds under the numbers that they
 	// have here (see inherit.Raise), as its configuration says.
 	Inherit []*os.File
@@ -59,6 +61,7 @@ func (i *Images) opts() *libcontainer.CriuOpts {
 
 func (i *Images) restoreOpts() *libcontainer.CriuOpts {
 	opts := i.opts()
+	opts.LazyPages = i.Lazy
 	if i.Plain {
 		opts.EmptyNs = unix.CLONE_NEWNET
 	}

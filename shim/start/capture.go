@@ -114,6 +114,10 @@ func (i *Init) take(ctx context.Context, req Capture, wasPaused bool) (_ *Taken,
 	if err := i.capturable(req); err != nil {
 		return nil, err
 	}
+	// CRIU cannot dump memory of which pages are still to come.
+	if err := i.pager.Wait(ctx); err != nil {
+		return nil, err
+	}
 	st := i.starter.Store
 	id, err := i.starter.Images.Lookup(ctx, i.req.ID)
 	if err != nil {
@@ -221,6 +225,9 @@ type PlainCheckpoint struct {
 func (i *Init) Checkpoint(ctx context.Context, req PlainCheckpoint) error {
 	l, err := i.mustLive()
 	if err != nil {
+		return err
+	}
+	if err := i.pager.Wait(ctx); err != nil {
 		return err
 	}
 	if req.Images.Work == "" {

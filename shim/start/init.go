@@ -19,6 +19,7 @@ import (
 	"github.com/containerd-snap/snap/shim/cgroup"
 	"github.com/containerd-snap/snap/shim/libct"
 	"github.com/containerd-snap/snap/shim/lifecycle"
+	"github.com/containerd-snap/snap/shim/pager"
 	"github.com/containerd-snap/snap/shim/probe"
 	"github.com/containerd-snap/snap/shim/rootfs"
 	"github.com/containerd-snap/snap/shim/stdio"
@@ -51,6 +52,8 @@ type Init struct {
 	// also when its checkpoint was removed.
 	pages    []mapped.Source
 	external []criu.ExternalFile
+	// pager delivers the memory of a lazy restore; nil if there was none.
+	pager *pager.Pager
 	// exit gets how init ended, once.
 	exit    chan lifecycle.Exit
 	endOnce sync.Once
@@ -268,6 +271,9 @@ func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 			err = i.afterRestore(ctx, c, p)
 		}
 		if err == nil {
+			err = i.pager.Err()
+		}
+		if err == nil {
 			err = i.adopt(ctx, c, p)
 		}
 		if err != nil {
@@ -415,7 +421,7 @@ func (i *Init) Destroy(context.Context) error {
 	i.mu.Lock()
 	errs = append(errs, i.silenced.letGo())
 	i.mu.Unlock()
-	errs = append(errs, i.closePages(), i.rootfs.Unmount())
+	errs = append(errs, i.closeMemory(), i.rootfs.Unmount())
 	if i.ns != nil {
 		errs = append(errs, i.ns.Close())
 	}

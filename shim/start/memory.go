@@ -26,21 +26,35 @@ func (p *plan) stage(s *Starter) (err error) {
 }
 
 // prepareMemory opens the page files that are to be mapped, or brings images in the
-// mapped form to the copy form.
+// mapped form to the copy form; and starts a pager if one is to deliver them.
 func (i *Init) prepareMemory(ctx context.Context) error {
 	p := i.plan
-	if p.entry == nil || p.entry.Checkpoint.Memory.Form != checkpoint.MemoryMapped {
+	if p.entry == nil {
 		return nil
 	}
-	pages, err := mapped.OpenFiles(p.images)
-	if err != nil {
-		return err
+	if p.entry.Checkpoint.Memory.Form == checkpoint.MemoryMapped {
+		pages, err := mapped.OpenFiles(p.images)
+		if err != nil {
+			return err
+		}
+		if p.memory == checkpoint.MemoryMapped {
+			i.pages = pages
+			return i.lendPages()
+		}
+		defer mapped.CloseFiles(pages)
+		if err := i.copyForm(ctx, pages); err != nil {
+			return err
+		}
 	}
-	if p.memory == checkpoint.MemoryMapped {
-		i.pages = pages
-		return i.lendPages()
+	if p.memory == checkpoint.MemoryLazy {
+		i.startPager(ctx)
 	}
-	defer mapped.CloseFiles(pages)
+	return nil
+}
+
+// copyForm makes images in the copy form for this restore alone.
+func (i *Init) copyForm(ctx context.Context, pages []mapped.Source) error {
+	p := i.plan
 	if err := p.stage(i.starter); err != nil {
 		return err
 	}
@@ -99,9 +113,12 @@ func (i *Init) pageFiles() []*os.File {
 	return files
 }
 
-func (i *Init) closePages() error {
+// closeMemory ends what gives the task its memory. Precondition: nothing of it runs.
+func (i *Init) closeMemory() error {
 	mapped.CloseFiles(i.pages)
 	i.pages, i.external = nil, nil
+	i.pager.Stop()
+	i.pager = nil
 	return nil
 }
 
@@ -118,7 +135,8 @@ func (i *Init) unmapImages(ctx context.Context, dir string) error {
 // be asked for it. Of a resume point the memory is copied unless somebody asks for more: it
 // is for the rare start after a crash, where being right matters more than being quick.
 func (i *Init) collectCode(l *live, f *frozen, kind checkpoint.Kind) error {
-	if i.settings.Memory == checkpoint.MemoryCopy || i.settings.Memory != checkpoint.MemoryMapped && kind == checkpoint.ResumePoint {
+	switch m := i.settings.Memory; {
+	case m == checkpoint.MemoryCopy, m == checkpoint.MemoryLazy, m == checkpoint.MemoryAuto && kind == checkpoint.ResumePoint:
 		return nil
 	}
 	pids, err := l.c.PIDs()
@@ -132,7 +150,7 @@ func (i *Init) collectCode(l *live, f *frozen, kind checkpoint.Kind) error {
 // shapeMemory gives the images of a capture the form in which they are restored. What
 // keeps them from the mapped form is no reason to have no checkpoint.
 func (i *Init) shapeMemory(ctx context.Context, dir string, code *rule.Tree) (checkpoint.Memory, error) {
-	m := checkpoint.Memory{Form: checkpoint.MemoryCopy, Reason: "memory=copy was asked for at the capture, or it is a resume point"}
+	m := checkpoint.Memory{Form: checkpoint.MemoryCopy, Reason: "memory=copy or lazy was asked for at the capture, or it is a resume point"}
 	if err := i.unmapImages(ctx, dir); err != nil {
 		return m, err
 	}

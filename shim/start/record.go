@@ -124,11 +124,16 @@ func (r *recorder) outcome() checkpoint.Action {
 	return r.start.Outcome
 }
 
-// captured adds what became of a capture, unless the container was started again since:
-// the record is that start's then.
+// captured adds what became of a capture.
 func (r *recorder) captured(ctx context.Context, c checkpoint.Capture) {
+	r.amend(ctx, func(st *checkpoint.Start) { st.Capture = &c })
+}
+
+// amend adds to the record of a start that is over, unless the container was started again
+// since: the record is that start's then.
+func (r *recorder) amend(ctx context.Context, change func(*checkpoint.Start)) {
 	r.mu.Lock()
-	r.start.Capture = &c
+	change(&r.start)
 	st := r.start
 	r.mu.Unlock()
 	if r.s.Store == nil {

@@ -32,6 +32,7 @@ import (
 	"github.com/containerd-snap/snap/shim/libct"
 	"github.com/containerd-snap/snap/shim/lifecycle"
 	"github.com/containerd-snap/snap/shim/options"
+	"github.com/containerd-snap/snap/shim/pager"
 	"github.com/containerd-snap/snap/shim/rootfs"
 	"github.com/containerd-snap/snap/shim/stdio"
 )
@@ -285,10 +286,13 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		return err
 	}
 	i.rec.phase("rootfs")
+	if err := os.MkdirAll(i.workDir(), 0o700); err != nil {
+		return err
+	}
+	undo = append(undo, i.closeMemory)
 	if err := i.prepareMemory(ctx); err != nil {
 		return err
 	}
-	undo = append(undo, i.closePages)
 	// A boot gives a terminal the size that the spec says; the images hold the captured one's.
 	if size := i.oci.Process.ConsoleSize; size != nil {
 		if err := i.Resize(uint32(size.Width), uint32(size.Height)); err != nil {
@@ -327,20 +331,18 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 	if err := p.criu.Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
 		return err
 	}
-	workDir := i.workDir()
-	if err := os.MkdirAll(workDir, 0o700); err != nil {
-		return err
-	}
 	i.rec.phase("namespaces")
+	i.awaitPager(ctx)
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
 	rs, err := runtime(i.req.Options, i.starter.Namespace).Restore(ctx, cs, libct.Images{
 		Dir:            p.images,
-		Work:           workDir,
+		Work:           i.workDir(),
 		Plain:          p.legacy,
 		TCPEstablished: p.legacy,
 		Terminal:       i.oci.Process.Terminal,
 		FileLocks:      true,
+		Lazy:           i.pager != nil,
 		Inherit:        append(i.pageFiles(), p.sockets.Files()...),
 	}, i.files())
 	if err != nil {
@@ -357,8 +359,10 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 // program, short enough that a fallback still comes while somebody waits.
 const restoreTimeout = 2 * time.Minute
 
+// workDir is where CRIU works and writes its logs. A restore whose memory comes lazily has
+// one for itself, because CRIU and its pager meet there.
 func (i *Init) workDir() string {
-	if i.req.Options.CRIUWorkPath != "" {
+	if i.plan.memory != checkpoint.MemoryLazy && i.req.Options.CRIUWorkPath != "" {
 		return i.req.Options.CRIUWorkPath
 	}
 	return filepath.Join(i.req.Bundle, work)
@@ -368,7 +372,7 @@ func (i *Init) workDir() string {
 func (i *Init) fellBack(ctx context.Context, cause error) error {
 	i.rec.fellBack(ctx, cause)
 	i.plan.letGo()
-	if err := i.closePages(); err != nil {
+	if err := i.closeMemory(); err != nil {
 		return err
 	}
 	if !i.req.Stdio.Terminal {
@@ -408,5 +412,5 @@ func Remove(namespace, id, bundle string, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	return runtime(o, namespace).Remove(containerSpec(id, bundle, oci, o))
+	return errors.Join(runtime(o, namespace).Remove(containerSpec(id, bundle, oci, o)), pager.Remove(filepath.Join(bundle, work)))
 }

@@ -140,6 +140,14 @@ func allocating(t *testing.T, args ...string) want {
 	return want{Image: memoryImage, Args: args, Opts: []oci.SpecOpts{oci.WithEnv([]string{"LD_LIBRARY_PATH=/lib"})}}
 }
 
+// preloaded wants a container whose program allocates with one of preloads.
+func preloaded(t *testing.T, name string) want {
+	t.Helper()
+	w := allocating(t, "/bin/allocate")
+	w.Opts = append(w.Opts, oci.WithEnv([]string{"LD_PRELOAD=/lib/" + preloads[name]}))
+	return w
+}
+
 // TestAllocators proves which allocators do not tell mapped memory from anonymous memory:
 // programs that allocate, free, grow and clear memory and check each byte of it go on
 // after a restore, and after a capture of the restored one; and that those
@@ -151,11 +159,6 @@ func TestAllocators(t *testing.T) {
 		t.Fatal(err)
 	}
 	python := want{Image: pythonImage, Args: []string{"/usr/bin/python3", "-c", string(script)}}
-	preload := func(name string) want {
-		w := allocating(t, "/bin/allocate")
-		w.Opts = append(w.Opts, oci.WithEnv([]string{"LD_PRELOAD=/lib/" + preloads[name]}))
-		return w
-	}
 	for _, test := range []struct {
 		name   string
 		want   want
@@ -169,9 +172,9 @@ func TestAllocators(t *testing.T) {
 		{"Go, stripped", allocating(t, "/bin/allocate-stripped"), checkpoint.MemoryCopy, "is a Go program"},
 		{"CPython", python, checkpoint.MemoryMapped, "libuuid"},
 		{"static", allocating(t, "/bin/allocate-static"), checkpoint.MemoryCopy, "allocate-static is linked statically"},
-		{"jemalloc", preload("jemalloc"), checkpoint.MemoryCopy, "contains jemalloc"},
-		{"tcmalloc", preload("tcmalloc"), checkpoint.MemoryCopy, "contains tcmalloc"},
-		{"mimalloc", preload("mimalloc"), checkpoint.MemoryCopy, "contains mimalloc"},
+		{"jemalloc", preloaded(t, "jemalloc"), checkpoint.MemoryCopy, "contains jemalloc"},
+		{"tcmalloc", preloaded(t, "tcmalloc"), checkpoint.MemoryCopy, "contains tcmalloc"},
+		{"mimalloc", preloaded(t, "mimalloc"), checkpoint.MemoryCopy, "contains mimalloc"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.want.Image == pythonImage {
@@ -258,7 +261,7 @@ func TestStaleGo(t *testing.T) {
 	clone.Out.WaitFor(t, "wrong: new memory")
 }
 
-// TestMemoryForms: what cannot be had is said, and memory=lazy is no mode.
+// TestMemoryForms: what cannot be had is said.
 func TestMemoryForms(t *testing.T) {
 	t.Parallel()
 	w := allocating(t, "/bin/advise")
@@ -278,7 +281,7 @@ func TestMemoryForms(t *testing.T) {
 		says string
 	}{
 		"required": {w.Annotate("memory", "mapped").Annotate("restore", "Required"), "in the copy form"},
-		"lazy":     {w.Annotate("memory", "lazy"), "allowed is one of auto, copy, mapped"},
+		"unknown":  {w.Annotate("memory", "eager"), "allowed is one of auto, copy, lazy, mapped"},
 	} {
 		c := newContainer(t, shared, test.w)
 		if err := c.Create(test.w); err == nil || !strings.Contains(err.Error(), test.says) {
