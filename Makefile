@@ -12,6 +12,7 @@ FUZZTIME ?= 3s
 KILLS    ?= 500
 STRESS_TIME ?= 5m
 RESTORES ?= 1000
+MEMORY_MODES ?= copy lazy
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 PROGRAMS := containerd-shim-snap-v2 snapctl
@@ -36,7 +37,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-examples test-cri test-fuzz test-store-kills test-mapped stress bench bench-quick conformance FORCE demo lint setup install man uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-examples test-cri test-fuzz test-store-kills test-mapped test-memory stress bench bench-quick conformance FORCE demo lint setup install man uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
@@ -95,6 +96,15 @@ test-store-kills: ## kill -9 KILLS (500) processes that capture, pin and prune i
 test-mapped: setup ## RESTORES (1000) mapped restores, each byte of each checked (root)
 	$(MAKE) --no-print-directory build
 	$(RUN) tools/in-private-ns $(GO) test -tags seccomp -count=1 -timeout 2h -v -run TestMappedMany ./test/integration -mapped-restores '$(RESTORES)'
+
+# What a mapped restore is tested with runs in the default mode, auto: to force it upon
+# the Go programs of these tests would break them, as docs/memory.md tells.
+test-memory: setup ## restore, fallback, clone and failure tests in each of MEMORY_MODES (copy lazy) (root)
+	$(MAKE) --no-print-directory build
+	for mode in $(MEMORY_MODES); do \
+		SNAP_MEMORY=$$mode $(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 20m \
+			-skip 'Mapped|Allocators|Stale|MemoryForms' ./test/integration ./test/clones || exit 1; \
+	done
 
 test-fuzz: setup ## each fuzz target for FUZZTIME (3s)
 	$(RUN) GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/in-private-ns tools/fuzz

@@ -184,8 +184,15 @@ interval = "500ms"
 	if err := os.WriteFile(n.configFile(), []byte(containerd), 0o600); err != nil {
 		return err
 	}
-	return os.WriteFile(n.SnapConfig(), fmt.Appendf(nil, "root = %q\n[capture]\nmin_interval = \"1s\"\n", n.StoreRoot), 0o600)
+	defaults := ""
+	if mode, ok := os.LookupEnv(envMemory); ok {
+		defaults = fmt.Sprintf("[defaults]\nmemory = %q\n", mode)
+	}
+	return os.WriteFile(n.SnapConfig(), fmt.Appendf(nil, "root = %q\n%s[capture]\nmin_interval = \"1s\"\n", n.StoreRoot, defaults), 0o600)
 }
+
+// envMemory names the mode in which memory comes back on a node where nothing else is said.
+const envMemory = "SNAP_MEMORY"
 
 // envConfig tells shims and snapctl where their configuration is.
 const envConfig = config.EnvFile

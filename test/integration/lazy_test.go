@@ -79,11 +79,11 @@ func TestLazy(t *testing.T) {
 		form checkpoint.MemoryMode
 	}{
 		"glibc":             {allocate.Annotate("memory", "lazy"), checkpoint.MemoryCopy},
-		"from mapped":       {allocate, checkpoint.MemoryMapped},
+		"from mapped":       {allocate.Annotate("memory", "auto"), checkpoint.MemoryMapped},
 		"Go":                {allocating(t, "/bin/allocate-go"), checkpoint.MemoryCopy},
 		"jemalloc":          {preloaded(t, "jemalloc"), checkpoint.MemoryCopy},
 		"tree":              {allocating(t, "/bin/fork").Annotate("memory", "lazy"), checkpoint.MemoryCopy},
-		"tree, from mapped": {allocating(t, "/bin/fork"), checkpoint.MemoryMapped},
+		"tree, from mapped": {allocating(t, "/bin/fork").Annotate("memory", "auto"), checkpoint.MemoryMapped},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, shared, test.w)
