@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,10 +28,12 @@ const kind = "anon_inode:[userfaultfd]"
 
 func newGuard(pid, pidfd int) *guard { return &guard{pid: pid, pidfd: pidfd, copies: map[int]int{}} }
 
-// run looks until the pager has ended.
-func (g *guard) run() {
+// run looks until the pager has ended, as long as attend says that there may be something to see.
+func (g *guard) run(attend *atomic.Bool) {
 	for {
-		g.look()
+		if attend.Load() {
+			g.look()
+		}
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(g.pidfd), Events: unix.POLLIN}}, int(interval/time.Millisecond))
 		if n > 0 || err != nil && err != unix.EINTR {
 			return

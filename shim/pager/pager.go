@@ -66,6 +66,8 @@ type Pager struct {
 	status *os.File
 	// armed says that the pager's death would be the task's.
 	armed atomic.Bool
+	// attended says that the pager has, or will soon have, descriptors to copy.
+	attended atomic.Bool
 	// done is closed when the pager has ended; err is then how.
 	done chan struct{}
 	err  error
@@ -126,7 +128,7 @@ func (p *Pager) PID() int { return p.cmd.Process.Pid }
 // watch holds copies of the pager's descriptors until it has ended.
 func (p *Pager) watch() {
 	g := newGuard(p.PID(), p.pidfd)
-	g.run()
+	g.run(&p.attended)
 	err := p.cmd.Wait()
 	unix.Close(p.pidfd)
 	if err != nil {
@@ -139,6 +141,14 @@ func (p *Pager) watch() {
 	p.status.Close()
 	forget(p.config.Work)
 	close(p.done)
+}
+
+// Attend begins to copy the pager's descriptors. It is to be called before the restore goes
+// on from where it has namespaces and no memory.
+func (p *Pager) Attend() {
+	if p != nil {
+		p.attended.Store(true)
+	}
 }
 
 // Err is how the pager died, or nil: it goes on, or has delivered all pages.

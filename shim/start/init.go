@@ -261,6 +261,7 @@ func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 		}
 		return errors.Join(err, aerr, i.undoRootfs())
 	}
+	i.pager.Attend()
 	c, p, err := rs.Finish(ctx)
 	i.plan.guard.Close()
 	unlocked := i.plan.lock.Release()
