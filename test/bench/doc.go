@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/containerd-snap/snap/test/measure"
 )
@@ -248,10 +249,14 @@ func (r *results) captureBlock() string {
 	return table(rows)
 }
 
-// phasesBlock shows the starts whose phases the document is about.
+// phasesBlock shows the phases of all starts but those of the part scale, whose names begin with
+// a size: they are in the results.
 func (r *results) phasesBlock() string {
 	var b strings.Builder
 	for _, kind := range slices.Sorted(maps.Keys(r.Phases)) {
+		if unicode.IsDigit(rune(kind[0])) {
+			continue
+		}
 		rows := [][]string{{"phase", "ms"}}
 		total := 0.0
 		for _, p := range r.Phases[kind] {
