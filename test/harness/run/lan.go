@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -27,7 +28,7 @@ type LAN struct {
 // NewLAN makes one that goes with the test. The bridge has the address, such as 10.96.0.254/24.
 func NewLAN(t *testing.T, address string) *LAN {
 	t.Helper()
-	keeper := exec.Command("sleep", "600")
+	keeper := exec.CommandContext(context.WithoutCancel(t.Context()), "sleep", "600")
 	keeper.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
 	started := make(chan error, 1)
 	done := make(chan struct{})
