@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,8 +37,8 @@ func newByHand(b *bench, p *program) *byHand { return &byHand{b: b, p: p} }
 
 func (h *byHand) close(context.Context) error {
 	var errs []error
-	for i := len(h.undo) - 1; i >= 0; i-- {
-		errs = append(errs, h.undo[i]())
+	for _, v := range slices.Backward(h.undo) {
+		errs = append(errs, v())
 	}
 	h.undo = nil
 	return errors.Join(errs...)
@@ -139,10 +140,8 @@ func (h *byHand) answered(ctx context.Context, pid int, booted bool) error {
 	ctx, cancel := context.WithTimeout(ctx, captureTimeout)
 	defer cancel()
 	return measure.Poll(ctx, func() (bool, error) {
-		if booted && h.p.load != nil && h.p.load(ctx, pid) != nil {
-			return false, nil
-		}
-		return h.p.answer(ctx, pid) == nil, nil
+		ready := !booted || h.p.load == nil || h.p.load(ctx, pid) == nil
+		return ready && h.p.answer(ctx, pid) == nil, nil
 	})
 }
 

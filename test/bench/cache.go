@@ -24,7 +24,7 @@ func (b *bench) dropCache() error {
 	b.results.DroppedBy = "posix_fadvise(POSIX_FADV_DONTNEED) on the files of the node, checkpoints included, because " + dropCaches + " cannot be written: programs stay in memory"
 	return filepath.WalkDir(b.node.Dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
-			return nil //nolint:nilerr // files of containers come and go
+			return nil
 		}
 		f, err := os.Open(path)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/containerd-snap/snap/checkpoint"
@@ -65,7 +66,7 @@ func measureClones(ctx context.Context, b *bench) error {
 			b.failed(fmt.Sprintf("%d clones", n), err)
 			continue
 		}
-		b.results.Clones[fmt.Sprint(n)] = r
+		b.results.Clones[strconv.Itoa(n)] = r
 		b.say("%d clones: p50 %s, p95 %s at once; %s and %s in sequence; %.1f MB each", n, measure.Duration(*r.P50MS), measure.Duration(*r.P95MS),
 			measure.Duration(*r.SequenceP50MS), measure.Duration(*r.SequenceP95MS), float64(r.AddedBytesPerClone)/1e6)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -72,21 +73,22 @@ func table(rows [][]string) string {
 
 func (r *results) machineBlock() string {
 	h := r.Host
-	text := fmt.Sprintf("Measured at %s on %d processors (%s, %s), %d GB of memory, Linux %s, containerd %s, CRIU %s, version %s of this.\n",
+	var text strings.Builder
+	fmt.Fprintf(&text, "Measured at %s on %d processors (%s, %s), %d GB of memory, Linux %s, containerd %s, CRIU %s, version %s of this.\n",
 		h.At.Format("2006-01-02"), h.CPUs, cmp.Or(h.CPU, "of unknown model"), h.Arch, h.MemoryBytes>>30, h.Kernel, h.Containerd, h.CRIU, h.Snap)
 	if r.Quick {
-		text += "\n**These are single runs, to see that the benchmark works. They say nothing about speed.**\n"
+		text.WriteString("\n**These are single runs, to see that the benchmark works. They say nothing about speed.**\n")
 	}
 	if r.DroppedBy != "" {
-		text += "\nThe page cache was emptied by " + r.DroppedBy + ".\n"
+		text.WriteString("\nThe page cache was emptied by " + r.DroppedBy + ".\n")
 	}
 	for i, f := range r.Failures {
 		if i == 0 {
-			text += "\nMeasurements that failed:\n\n"
+			text.WriteString("\nMeasurements that failed:\n\n")
 		}
-		text += "- " + strings.Join(strings.Fields(f), " ") + "\n"
+		text.WriteString("- " + strings.Join(strings.Fields(f), " ") + "\n")
 	}
-	return text
+	return text.String()
 }
 
 func (r *results) goalsBlock() string {
@@ -135,7 +137,7 @@ func (q *ratio) String() string {
 func (r *results) restoreBlock() string {
 	rows := [][]string{{"program", "resident", "boot", "stock", "runc by hand", "copy", "lazy", "mapped", "CRIU alone, copy", "CRIU alone, mapped", "stock / best"}}
 	cold := [][]string{{"program, page cache empty", "stock", "runc by hand", "copy", "lazy", "mapped", "CRIU alone, copy", "CRIU alone, mapped"}}
-	notes := ""
+	var notes strings.Builder
 	for _, name := range programNames() {
 		p := r.Restore[name]
 		if p == nil {
@@ -151,15 +153,15 @@ func (r *results) restoreBlock() string {
 			p.Title, written(c["stock"]), written(c["runc"]), written(c["copy"]), written(c["lazy"]), written(c["mapped"]), written(c["criu"]), written(c["criu mapped"]),
 		})
 		for _, mode := range slices.Sorted(maps.Keys(p.Why)) {
-			notes += fmt.Sprintf("- %s, %s: %s\n", p.Title, mode, strings.Join(strings.Fields(p.Why[mode]), " "))
+			notes.WriteString(fmt.Sprintf("- %s, %s: %s\n", p.Title, mode, strings.Join(strings.Fields(p.Why[mode]), " ")))
 		}
 	}
 	if len(rows) == 1 {
 		return ""
 	}
 	text := table(rows) + "\n" + table(cold)
-	if notes != "" {
-		text += "\nWhat has no time, and why:\n\n" + notes
+	if notes.String() != "" {
+		text += "\nWhat has no time, and why:\n\n" + notes.String()
 	}
 	return text
 }
@@ -167,9 +169,9 @@ func (r *results) restoreBlock() string {
 func (r *results) clonesBlock() string {
 	rows := [][]string{{"clones", "memory", "at once: p50", "p95", "in sequence: p50", "p95", "added for each", "of it, its shim", "all: PSS", "page cache grew by"}}
 	for _, n := range r.cloneCounts() {
-		c := r.Clones[fmt.Sprint(n)]
+		c := r.Clones[strconv.Itoa(n)]
 		rows = append(rows, []string{
-			fmt.Sprint(n), string(c.Memory), written(c.P50MS), written(c.P95MS), written(c.SequenceP50MS), written(c.SequenceP95MS),
+			strconv.Itoa(n), string(c.Memory), written(c.P50MS), written(c.P95MS), written(c.SequenceP50MS), written(c.SequenceP95MS),
 			megabytes(c.AddedBytesPerClone), megabytes(c.ShimPSSBytes), megabytes(c.PSSBytes), megabytes(c.CacheBytes),
 		})
 	}

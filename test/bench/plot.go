@@ -6,6 +6,7 @@ import (
 	"image/color"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -203,8 +204,8 @@ func (r *results) plotClones(file string) error {
 	lines := []line{{name: "p50, at once"}, {name: "p95, at once"}, {name: "p50, in sequence"}, {name: "p95, in sequence"}}
 	var ticks []plot.Tick
 	for _, n := range r.cloneCounts() {
-		c := r.Clones[fmt.Sprint(n)]
-		ticks = append(ticks, plot.Tick{Value: float64(n), Label: fmt.Sprint(n)})
+		c := r.Clones[strconv.Itoa(n)]
+		ticks = append(ticks, plot.Tick{Value: float64(n), Label: strconv.Itoa(n)})
 		for i, ms := range []*float64{c.P50MS, c.P95MS, c.SequenceP50MS, c.SequenceP95MS} {
 			lines[i].add(float64(n), ms)
 		}

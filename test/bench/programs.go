@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -176,7 +177,7 @@ const touchImage = "localhost/snap/bench-touch:1"
 func touchProgram(mib int) *program {
 	return &program{
 		name: sizeName(mib), title: size(mib), image: touchImage, make: makeTouch, answer: get("/0", measure.Impatient),
-		args: []string{"/bin/touch-pages", fmt.Sprint(mib)},
+		args: []string{"/bin/touch-pages", strconv.Itoa(mib)},
 	}
 }
 

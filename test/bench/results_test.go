@@ -33,7 +33,8 @@ func TestSizeName(t *testing.T) {
 	}
 }
 
-func ms(v float64) *float64 { return &v }
+//go:fix inline
+func ms(v float64) *float64 { return new(v) }
 
 // sample are results as a run makes them.
 func sample() *results {

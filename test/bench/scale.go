@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/containerd-snap/snap/checkpoint"
@@ -60,8 +61,8 @@ func measureScale(ctx context.Context, b *bench) error {
 		all = fewSizes
 	}
 	for _, mib := range all {
-		if ctx.Err() != nil {
-			break
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		p := touchProgram(mib)
 		s := &scale{
@@ -87,6 +88,12 @@ func (b *bench) scaleOne(ctx context.Context, p *program, mib int, s *scale, c *
 	if err := b.load(ctx, p); err != nil {
 		return err
 	}
+	var taken []string
+	defer func() {
+		for _, name := range taken {
+			retErr = errors.Join(retErr, b.forget(ctx, name))
+		}
+	}()
 	var ways []scaled
 	if mib <= stockLimit {
 		w, err := b.scaleStock(ctx, p, c)
@@ -103,7 +110,7 @@ func (b *bench) scaleOne(ctx context.Context, p *program, mib int, s *scale, c *
 		if err := b.scaleTake(ctx, p, name, memory, s, c); err != nil {
 			return err
 		}
-		defer func() { retErr = errors.Join(retErr, b.forget(ctx, name)) }()
+		taken = append(taken, name)
 		ways = append(ways, b.scaledBack(p, name, memory))
 		if memory == checkpoint.MemoryCopy {
 			ways = append(ways, b.scaledBack(p, name, "lazy"))
@@ -208,7 +215,7 @@ func (b *bench) scaleOnce(ctx context.Context, w scaled, s *scale, cold bool) (r
 			}
 			took += time.Since(began)
 		}
-		key := fmt.Sprint(percent)
+		key := strconv.Itoa(percent)
 		s.Runs[w.name][key] = append(s.Runs[w.name][key], measure.Milliseconds(took))
 	}
 	return nil

@@ -101,7 +101,7 @@ func (b *bench) removeHalf(ctx context.Context, id string) error {
 	ctx, cancel := measure.ToTheEnd(ctx, commandTimeout)
 	defer cancel()
 	if _, err := b.node.Client().LoadContainer(ctx, id); err != nil {
-		return nil //nolint:nilerr // there is none
+		return nil
 	}
 	_, _ = b.node.Ctr(ctx, "tasks", "delete", "--force", id) // there may be none
 	_, err := b.node.Ctr(ctx, "containers", "delete", id)
@@ -147,7 +147,8 @@ func (b *bench) specOf(id string) (map[string]any, error) {
 		return nil, err
 	}
 	var spec map[string]any
-	return spec, json.Unmarshal(data, &spec)
+	err = json.Unmarshal(data, &spec)
+	return spec, err
 }
 
 // brief is an error for the results: the end of what it says, which is where the reason stands.
