@@ -33,9 +33,6 @@ func TestSizeName(t *testing.T) {
 	}
 }
 
-//go:fix inline
-func ms(v float64) *float64 { return new(v) }
-
 // sample are results as a run makes them.
 func sample() *results {
 	r := newResults(false)
@@ -45,13 +42,13 @@ func sample() *results {
 	}, Ratios: map[string]*ratio{}, ColdCache: map[string]*float64{}, Why: map[string]string{"lazy": "it is not offered"}}
 	p.sum()
 	r.Restore["python"] = p
-	r.Boot = &bootResult{RuncMS: ms(100), SnapMS: ms(80), Ratio: &ratio{1.25, 1, 1.5}, Runc: &runtimeCosts{}, Snap: &runtimeCosts{}}
-	r.Clones["20"] = &clones{P50MS: ms(200), P95MS: ms(300), SequenceP50MS: ms(100), SequenceP95MS: ms(110), AddedBytesPerClone: 12e6}
+	r.Boot = &bootResult{RuncMS: new(float64(100)), SnapMS: new(float64(80)), Ratio: &ratio{1.25, 1, 1.5}, Runc: &runtimeCosts{}, Snap: &runtimeCosts{}}
+	r.Clones["20"] = &clones{P50MS: new(float64(200)), P95MS: new(float64(300)), SequenceP50MS: new(float64(100)), SequenceP95MS: new(float64(110)), AddedBytesPerClone: 12e6}
 	for _, mib := range []int{smallSize, largeSize} {
 		s := &scale{Runs: map[string]map[string][]float64{"mapped": {"0": {50}}, "copy": {"0": {float64(mib)}}}, TouchedMS: map[string]map[string]*float64{}}
 		s.sum()
 		r.Scale[sizeName(mib)] = s
-		r.Capture[sizeName(mib)] = &capture{TotalMS: ms(500), PauseMS: ms(100), BytesWritten: int64(mib) << 20}
+		r.Capture[sizeName(mib)] = &capture{TotalMS: new(float64(500)), PauseMS: new(float64(100)), BytesWritten: int64(mib) << 20}
 	}
 	r.addPhase()
 	r.Goals = r.goals()
