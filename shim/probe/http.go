@@ -35,23 +35,24 @@ func get(ctx context.Context, t Target, page string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := t.Dial(ctx, u.Host)
+	tcp, err := t.Dial(ctx, u.Host)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer tcp.Close()
 	if d, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(d); err != nil {
+		if err := tcp.SetDeadline(d); err != nil {
 			return err
 		}
 	}
 	// What ends ctx earlier ends the conversation.
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { tcp.Close() })
 	defer stop()
+	conn := tcp
 	if u.Scheme == "https" {
 		// As the kubelet's probes, it does not ask who answers: it is asked whether
 		// somebody does, and tells him nothing.
-		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: u.Hostname()}) //nolint:gosec // see above
+		conn = tls.Client(tcp, &tls.Config{InsecureSkipVerify: true, ServerName: u.Hostname()}) //nolint:gosec // see above
 	}
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: snap-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n", u.RequestURI(), u.Host); err != nil {
 		return err
