@@ -56,6 +56,7 @@ var memoryPrograms = sync.OnceValue(func() error {
 		{"gcc", "-O2", "-o", filepath.Join(bin, "advise"), advise},
 		{"gcc", "-O2", "-o", filepath.Join(bin, "hold"), "testdata/memory/hold.c"},
 		{"gcc", "-O2", "-o", filepath.Join(bin, "fork"), "testdata/memory/fork.c"},
+		{"gcc", "-O2", "-Wall", "-pthread", "-o", filepath.Join(bin, "areas"), "testdata/memory/areas.c"},
 		{"g++", "-O2", "-pthread", "-o", filepath.Join(bin, "allocate-c++"), "testdata/memory/allocate.cc"},
 		{"gcc", "-O2", "-pthread", "-static", "-o", filepath.Join(bin, "allocate-static"), source},
 		{"musl-gcc", "-O2", "-o", filepath.Join(bin, "allocate-musl"), source},
