@@ -221,8 +221,12 @@ type PlainCheckpoint struct {
 	Exit bool
 }
 
-// Checkpoint writes images of the container's processes to a directory.
-func (i *Init) Checkpoint(ctx context.Context, req PlainCheckpoint) error {
+// Checkpoint writes images of the container's processes to a directory. It stands still
+// meanwhile, as for Capture: only then can all of it be dumped (libct.Container.Dump).
+// wasPaused says that it is frozen already and shall stay so.
+//
+// Precondition: no other operation runs on the task.
+func (i *Init) Checkpoint(ctx context.Context, req PlainCheckpoint, wasPaused bool) error {
 	l, err := i.mustLive()
 	if err != nil {
 		return err
@@ -241,7 +245,14 @@ func (i *Init) Checkpoint(ctx context.Context, req PlainCheckpoint) error {
 	if err := cfg.Write(filepath.Join(i.req.Bundle, libct.CRIUConfigFile)); err != nil {
 		return err
 	}
-	if err := runDump(ctx, l, libct.Dump{Images: req.Images, ParentPath: req.ParentPath, Exit: req.Exit}); err != nil {
+	f := &frozen{l: l, wasPaused: wasPaused}
+	defer f.thaw(ctx)
+	if err := f.freeze(); err != nil {
+		return err
+	}
+	err = runDump(ctx, l, libct.Dump{Images: req.Images, ParentPath: req.ParentPath, Exit: req.Exit})
+	f.thaw(ctx)
+	if err != nil {
 		return explain(err, filepath.Join(req.Images.Work, "dump.log"))
 	}
 	return i.unmapImages(ctx, req.Images.Dir)

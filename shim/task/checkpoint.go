@@ -31,7 +31,7 @@ func (s *Service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 	if r.Path == "" {
 		return nil, fmt.Errorf("checkpoint task %s: no directory for the images is given: %w", r.ID, errdefs.ErrInvalidArgument)
 	}
-	return empty, t.Capture(ctx, func(ctx context.Context, _ bool) (string, error) {
+	return empty, t.Capture(ctx, func(ctx context.Context, wasPaused bool) (string, error) {
 		return r.Path, init.Checkpoint(ctx, start.PlainCheckpoint{
 			Images: libct.Images{
 				Dir:                 r.Path,
@@ -43,7 +43,7 @@ func (s *Service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 			},
 			ParentPath: opts.GetParentPath(),
 			Exit:       opts.GetExit(),
-		})
+		}, wasPaused)
 	})
 }
 

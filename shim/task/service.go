@@ -58,7 +58,7 @@ type Init interface {
 	lifecycle.Init
 	Bundle() string
 	Capture(ctx context.Context, req start.Capture, wasPaused bool) (checkpoint.Entry, error)
-	Checkpoint(ctx context.Context, req start.PlainCheckpoint) error
+	Checkpoint(ctx context.Context, req start.PlainCheckpoint, wasPaused bool) error
 }
 
 // Launch prepares a task up to the point where only Start is missing.
