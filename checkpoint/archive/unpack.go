@@ -93,6 +93,12 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	if rel != "." && !u.made[filepath.Dir(target)] {
 		return errStream("it comes before its directory")
 	}
+	for key := range h.PAXRecords {
+		// A file of exabytes, all of them zero, that package tar would deliver one by one.
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return errStream("it has holes as GNU tar writes them")
+		}
+	}
 	size, sparse, err := sizeOf(h)
 	if err != nil {
 		return err
@@ -109,6 +115,12 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	}
 	if err := u.create(h, target, rel == ".", content, f); err != nil {
 		return err
+	}
+	if part == imagesName {
+		// Of images only the content counts: the rest is the store's.
+		u.made[target] = h.Typeflag == tar.TypeDir
+		u.files[target] = !u.made[target]
+		return nil
 	}
 	if h.Typeflag == tar.TypeDir {
 		u.made[target] = true
@@ -151,6 +163,8 @@ func (u *unpacker) image(h *tar.Header, rel string, size int64) (room *int64, er
 	switch {
 	case hasXattrs(h):
 		return nil, errStream("an image has no extended attributes")
+	case h.Typeflag == tar.TypeDir && !u.leads(rel):
+		return nil, errStream("the manifest lists no image in it")
 	case h.Typeflag == tar.TypeDir:
 		return nil, nil
 	case h.Typeflag != tar.TypeReg || h.PAXRecords[recordSocket] != "":
@@ -166,6 +180,19 @@ func (u *unpacker) image(h *tar.Header, rel string, size int64) (room *int64, er
 	}
 	bytes := f.Bytes()
 	return &bytes, nil
+}
+
+// leads says that an image that is to come lies below a directory of images/.
+func (u *unpacker) leads(dir string) bool {
+	if dir == "." {
+		return true
+	}
+	for name := range u.listed {
+		if strings.HasPrefix(name, dir+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // take counts a node of the writable layer.
@@ -195,7 +222,7 @@ func (u *unpacker) create(h *tar.Header, target string, root bool, content io.Re
 	case tar.TypeLink:
 		part, rel, err := split(h.Linkname)
 		first := filepath.Join(u.dirs[part], rel)
-		if err != nil || !u.files[first] {
+		if err != nil || part != diffName || !u.files[first] {
 			return errStream("it is a link to %.200q, which has not come", h.Linkname)
 		}
 		return os.Link(first, target)

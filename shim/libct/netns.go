@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"unsafe"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -131,15 +133,36 @@ func setSysctls(s *specs.Spec, flags int, netPath string) error {
 		if !ofNetwork && !ofUTS {
 			continue
 		}
+		// "net/../kernel/core_pattern" is the node's.
+		if filepath.Clean(path) != path {
+			return fmt.Errorf("set sysctl %s: it is not the plain name of one", key)
+		}
 		if ofNetwork && !entered {
-			if err := enter(netPath, unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("enter network namespace %s: %w", netPath, err)
+			if err := enterOther(netPath); err != nil {
+				return fmt.Errorf("set sysctl %s: %w", key, err)
 			}
 			entered = true
 		}
 		if err := os.WriteFile("/proc/sys/"+path, []byte(value), 0); err != nil {
 			return fmt.Errorf("set sysctl %s: %w", key, err)
 		}
+	}
+	return nil
+}
+
+// enterOther moves the calling thread into the network namespace at path, unless that is
+// the one that we are in: the node's, whose settings are no container's to change.
+// libcontainer refuses that, too, but only when it looks at the whole configuration.
+func enterOther(path string) error {
+	var there, here unix.Stat_t
+	if err := errors.Join(unix.Stat(path, &there), unix.Stat("/proc/self/ns/net", &here)); err != nil {
+		return fmt.Errorf("look at network namespace %s: %w", path, err)
+	}
+	if there.Dev == here.Dev && there.Ino == here.Ino {
+		return fmt.Errorf("%s is the network namespace of the node: %w", path, errdefs.ErrInvalidArgument)
+	}
+	if err := enter(path, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", path, err)
 	}
 	return nil
 }
@@ -196,24 +219,6 @@ func loopbackUp() error {
 		return errno
 	}
 	return nil
-}
-
-// loopbackUpIn does so in the network namespace of the process pid.
-func loopbackUpIn(pid int) error {
-	return onThread(func() error {
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
-		if err != nil {
-			return err
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter the network namespace of process %d: %w", pid, err)
-		}
-		if err := loopbackUp(); err != nil {
-			return fmt.Errorf("bring up the loopback interface: %w", err)
-		}
-		return nil
-	})
 }
 
 // Join makes a container of this spec join the namespaces. They must stay open

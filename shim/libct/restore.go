@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/shim/inherit"
+	"github.com/containerd-snap/snap/shim/netns"
 )
 
 // manageCgroups is CRIU's mode for cgroups at dump and restore: it leaves them
@@ -172,7 +173,7 @@ func (rs *Restore) hook(cfg *configs.Config, plain bool) <-chan int {
 		rs.spec.forgetCRIUConfig(cfg.Labels)
 		_, st.Annotations = utils.Annotations(cfg.Labels)
 		if plain && cfg.Namespaces.IsPrivate(configs.NEWNET) {
-			if err := loopbackUpIn(st.Pid); err != nil {
+			if err := netns.Do(netns.Of(st.Pid), loopbackUp); err != nil {
 				return err
 			}
 		}

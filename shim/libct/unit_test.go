@@ -161,6 +161,38 @@ func TestSysctlPath(t *testing.T) {
 	}
 }
 
+// TestForeignSysctls: what is not the container's is not set, even where libcontainer would
+// refuse the container only later.
+func TestForeignSysctls(t *testing.T) {
+	const forward = "net.ipv4.ip_forward"
+	before, err := os.ReadFile("/proc/sys/" + sysctlPath(forward))
+	must(t, err)
+	own := specs.LinuxNamespace{Type: specs.NetworkNamespace}
+	node := specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/self/ns/net"}
+	for key, c := range map[string]struct {
+		in   specs.LinuxNamespace
+		says string
+	}{
+		"net/../kernel/core_pattern":       {own, "not the plain name"},
+		"net/ipv4/../../kernel/panic":      {own, "not the plain name"},
+		"net//ipv4/ip_forward":             {own, "not the plain name"},
+		forward:                            {node, "of the node"},
+		"net.ipv4.conf.default.forwarding": {specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/nowhere"}, "look at"},
+	} {
+		s := &specs.Spec{Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{c.in}, Sysctl: map[string]string{key: "1"}}}
+		n, err := NewNamespaces(s)
+		if err == nil {
+			must(t, n.Close())
+		}
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s in %q: %v, want an error that says %q", key, c.in.Path, err, c.says)
+		}
+	}
+	if after, err := os.ReadFile("/proc/sys/" + sysctlPath(forward)); err != nil || string(after) != string(before) {
+		t.Errorf("%s is %q and was %q: %v", forward, after, before, err)
+	}
+}
+
 func TestFeatures(t *testing.T) {
 	f := Features()
 	if f.OCIVersionMax != specs.Version || len(f.Hooks) == 0 || len(f.MountOptions) == 0 || len(f.Linux.Namespaces) < 7 || len(f.Linux.Capabilities) == 0 {

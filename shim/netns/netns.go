@@ -8,14 +8,19 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/containerd-snap/snap/checkpoint"
 )
 
+// Of is where the network namespace of a process is found.
+func Of(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/ns/net" }
+
 // Do runs fn on a thread in the network namespace that the file at path stands for. What
-// fn starts as another goroutine runs elsewhere.
+// fn opens belongs to that namespace wherever it is used later; what fn lets other goroutines
+// do does not happen in it.
 func Do(path string, fn func() error) error {
 	ns, err := os.Open(path)
 	if err != nil {
@@ -25,7 +30,7 @@ func Do(path string, fn func() error) error {
 	errc := make(chan error, 1)
 	go func() {
 		// The thread is never unlocked: it ends with the goroutine, so that nobody
-		// else finds himself in the namespace.
+		// else finds himself in the namespace. (Package libct keeps the first thread out of it.)
 		runtime.LockOSThread()
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			errc <- fmt.Errorf("enter network namespace %s: %w", path, err)

@@ -41,14 +41,14 @@ type socket struct {
 
 // Own returns those of the sockets in the images in dir that are bound to one of the
 // captured container's addresses. TCP connections are not among them: they cannot be
-// without the very address that they had.
+// without the very address that they had. Neither are raw sockets, which have options that the images alone know.
 func Own(dir string, addresses []checkpoint.Address) ([]criu.Socket, error) {
 	all, err := criu.Sockets(dir)
 	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(all, func(s criu.Socket) bool {
-		return s.Peculiar || s.Local.Port() == 0 || s.Protocol == unix.IPPROTO_TCP && s.Remote.Port() != 0 || !has(addresses, s.Local.Addr().Unmap())
+		return s.Type == unix.SOCK_RAW || s.Peculiar || s.Local.Port() == 0 || s.Protocol == unix.IPPROTO_TCP && s.Remote.Port() != 0 || !has(addresses, s.Local.Addr().Unmap())
 	}), nil
 }
 

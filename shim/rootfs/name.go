@@ -32,7 +32,7 @@ func AddName(dir string, pid int, path, name string) error {
 			return err
 		}
 		defer r.Close()
-		other, err := nameOf(r.FS(), merged, file.Ino)
+		other, err := nameOf(r.FS(), merged, &file)
 		if err != nil {
 			return err
 		}
@@ -44,16 +44,16 @@ func AddName(dir string, pid int, path, name string) error {
 	return nil
 }
 
-// nameOf finds a name of the file with this inode number in the container, among those of a
-// difference: it counts what overlay says, not the layer.
-func nameOf(diff fs.FS, merged string, inode uint64) (string, error) {
+// nameOf finds a name of a file of the container among those of a difference: it counts what
+// overlay says of it, not the layer.
+func nameOf(diff fs.FS, merged string, file *unix.Stat_t) (string, error) {
 	found := ""
 	err := fs.WalkDir(diff, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		var st unix.Stat_t
-		if unix.Lstat(filepath.Join(merged, name), &st) == nil && st.Ino == inode {
+		if unix.Lstat(filepath.Join(merged, name), &st) == nil && st.Ino == file.Ino && st.Dev == file.Dev {
 			found = name
 			return fs.SkipAll
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/config"
 	"github.com/containerd-snap/snap/oci/spec"
-	"github.com/containerd-snap/snap/shim/libct"
+	"github.com/containerd-snap/snap/shim/netns"
 	"github.com/containerd-snap/snap/shim/probe"
 )
 
@@ -74,7 +74,7 @@ func (i *Init) Booted() bool { return i.rec.outcome() == checkpoint.Boot }
 // Dial connects to a TCP address, which must be no name, from the container's network
 // namespace.
 func (i *Init) Dial(ctx context.Context, address string) (conn net.Conn, err error) {
-	err = libct.InNetNS(i.PID(), func() error {
+	err = netns.Do(netns.Of(i.PID()), func() error {
 		var d net.Dialer
 		conn, err = d.DialContext(ctx, "tcp", address)
 		return err

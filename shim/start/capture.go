@@ -141,7 +141,7 @@ func (i *Init) take(ctx context.Context, req Capture, wasPaused bool) (_ *Taken,
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(i.room(pids), noSemaphores(pids)); err != nil {
+	if err := i.room(pids); err != nil {
 		return nil, err
 	}
 	draft, err := st.NewDraft()

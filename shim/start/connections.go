@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -48,7 +47,7 @@ func (i *Init) holdConnections(l *live) (_ *connections, retErr error) {
 			return nil, fmt.Errorf("the container uses the host's network, whose connections cannot be saved: use annotation %stcp=%s or %s: %w",
 				spec.Prefix, spec.TCPClose, spec.TCPRefuse, errdefs.ErrFailedPrecondition)
 		}
-		if c.lock, err = netlock.Take("/proc/" + strconv.Itoa(l.p.PID()) + "/ns/net"); err != nil {
+		if c.lock, err = netlock.Take(netns.Of(l.p.PID())); err != nil {
 			return nil, err
 		}
 	}
@@ -156,7 +155,7 @@ func (p *plan) settleNetwork() error {
 // ownAddresses are those of the captured container's network, if a socket in the images
 // is bound to one.
 func ownAddresses(l *live, images string) ([]checkpoint.Address, error) {
-	all, err := netns.Addresses("/proc/" + strconv.Itoa(l.p.PID()) + "/ns/net")
+	all, err := netns.Addresses(netns.Of(l.p.PID()))
 	if err != nil {
 		return nil, err
 	}

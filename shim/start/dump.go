@@ -30,7 +30,13 @@ func (i *Init) dump(ctx context.Context, l *live, draft *store.Draft, f *frozen,
 	if err := f.freeze(); err != nil {
 		return err
 	}
-	var err error
+	pids, err := l.c.PIDs()
+	if err != nil {
+		return err
+	}
+	if err := noSemaphores(pids); err != nil {
+		return err
+	}
 	if f.connections, err = i.holdConnections(l); err != nil {
 		return err
 	}

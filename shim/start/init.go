@@ -263,6 +263,10 @@ func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 	}
 	i.pager.Attend()
 	c, p, err := rs.Finish(ctx)
+	if errors.Is(err, libct.ErrAborted) {
+		// Who gave it up lets go of what it had.
+		return err
+	}
 	i.plan.guard.Close()
 	unlocked := i.plan.lock.Release()
 	if err == nil {

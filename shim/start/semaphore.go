@@ -9,11 +9,13 @@ import (
 	"strconv"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // noSemaphores refuses a capture of processes that use an eventfd as a semaphore
 // (EFD_SEMAPHORE of eventfd(2)). CRIU saves it without that, and a read would
-// take all that it holds instead of one: nothing else would tell.
+// take all that it holds instead of one: nothing else would tell. They stand still, so that
+// none is opened in between.
 func noSemaphores(pids []int) error {
 	for _, pid := range pids {
 		dir := filepath.Join("/proc", strconv.Itoa(pid))
@@ -26,7 +28,7 @@ func noSemaphores(pids []int) error {
 				continue
 			}
 			info, err := os.ReadFile(filepath.Join(dir, "fdinfo", fd.Name()))
-			if errors.Is(err, os.ErrNotExist) {
+			if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 				continue
 			}
 			if err != nil {

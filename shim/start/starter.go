@@ -412,5 +412,9 @@ func Remove(namespace, id, bundle string, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(runtime(o, namespace).Remove(containerSpec(id, bundle, oci, o)), pager.Remove(filepath.Join(bundle, work)))
+	if err := runtime(o, namespace).Remove(containerSpec(id, bundle, oci, o)); err != nil {
+		// What may live on has need of its pager, which ends by itself.
+		return err
+	}
+	return pager.Remove(filepath.Join(bundle, work))
 }
