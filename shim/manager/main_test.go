@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == libct.InitArg {
 		libct.Init()
 	}
-	if os.Getenv(EnvAddress) == "" {
+	if os.Getenv(envAddress) == "" {
 		os.Exit(m.Run())
 	}
 	l, err := net.FileListener(os.NewFile(3, "socket"))
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		var c net.Conn
 		if c, err = l.Accept(); err == nil {
 			// Who only wants to know whether somebody answers has gone already.
-			_, _ = fmt.Fprintln(c, os.Getpid(), os.Getenv(EnvAddress), strings.Join(os.Args[1:], " "))
+			_, _ = fmt.Fprintln(c, os.Getpid(), os.Getenv(envAddress), strings.Join(os.Args[1:], " "))
 			c.Close()
 		}
 	}

@@ -139,17 +139,27 @@ func run(cmd *exec.Cmd) error {
 	return cmd.Start()
 }
 
-// EnvAddress tells the server its own address.
-const EnvAddress = "CONTAINERD_SNAP_ADDRESS"
+// envAddress tells the server its own address.
+const envAddress = "CONTAINERD_SNAP_ADDRESS"
 
 // envBirth tells the server when its parent began, and when it was executed, in nanoseconds
 // since 1970.
 const envBirth = "CONTAINERD_SNAP_BIRTH"
 
+// Address is the server's own address, as its parent told it; empty if none did.
+func Address() string { return told(envAddress) }
+
+// told returns what the parent said in an environment variable, and removes that: it is
+// not for hooks and logging programs, which inherit the environment.
+func told(variable string) string {
+	defer os.Unsetenv(variable)
+	return os.Getenv(variable)
+}
+
 // Birth is when the server was started, whose program began at a time and which is ready now.
 func Birth(began time.Time) *start.Birth {
 	var executed, server int64
-	if _, err := fmt.Sscan(os.Getenv(envBirth), &executed, &server); err != nil {
+	if _, err := fmt.Sscan(told(envBirth), &executed, &server); err != nil {
 		return nil
 	}
 	return &start.Birth{Executed: time.Unix(0, executed), Server: time.Unix(0, server), Main: began, Ready: time.Now()}
@@ -170,7 +180,7 @@ func (m *Manager) server(ctx context.Context, params *bootapi.BootstrapParams, a
 		args = append(args, "-debug")
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, args...)
-	cmd.Env = append(environ(), "GOMAXPROCS=4", EnvAddress+"="+address)
+	cmd.Env = append(environ(), "GOMAXPROCS=4", envAddress+"="+address)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd, nil
 }

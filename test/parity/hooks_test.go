@@ -21,7 +21,7 @@ const note = `export PATH=/usr/bin:/bin; state=$(cat)
 echo "hook $1 of $0"
 echo "state $state"
 echo "directory $(pwd)"
-echo "environment $(env | grep -v -e '^PATH=' -e '^PWD=' -e '^SHLVL=' -e '^_=' -e '^OLDPWD=' -e '^CONTAINERD_SNAP_ADDRESS=' -e '^OTEL_SERVICE_NAME=' | sort | tr '\n' ' ')"
+echo "environment $(env | grep -v -e '^PATH=' -e '^PWD=' -e '^SHLVL=' -e '^_=' -e '^OLDPWD=' -e '^OTEL_SERVICE_NAME=' | sort | tr '\n' ' ')"
 for n in mnt pid net uts ipc cgroup; do echo "$n $(readlink /proc/self/ns/$n)"; done
 } >%[1]s.new
 cat %[1]s.new >>%[1]s`

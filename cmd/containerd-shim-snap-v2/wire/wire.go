@@ -79,7 +79,7 @@ func newService(ic *plugin.InitContext, hooks Hooks, began time.Time) (any, erro
 	}
 	starter := &start.Starter{
 		Namespace: ns,
-		Address:   os.Getenv(manager.EnvAddress),
+		Address:   manager.Address(),
 		Images:    identity.Client{Address: ic.Properties[plugins.PropertyGRPCAddress]},
 		OnPhase:   hooks.Phase,
 	}
