@@ -147,18 +147,22 @@ var destinations = map[string]func(t *testing.T) *log{
 func startInto(t *testing.T, w run.Want, creator cio.Creator) *run.Container {
 	t.Helper()
 	c := run.New(t, shared, w)
-	ctx := run.Context(t)
-	var err error
-	if c.Task, err = c.NewTask(ctx, creator); err != nil {
-		t.Fatal(err)
-	}
-	if c.Exit, err = c.Task.Wait(context.WithoutCancel(ctx)); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Task.Start(ctx); err != nil {
+	if err := begin(c, creator); err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// begin makes and starts a container's task, whose output goes to a log.
+func begin(c *run.Container, creator cio.Creator) (err error) {
+	ctx := run.Context(c.T)
+	if c.Task, err = c.NewTask(ctx, creator); err != nil {
+		return err
+	}
+	if c.Exit, err = c.Task.Wait(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	return c.Task.Start(ctx)
 }
 
 // end ends the task and waits until its log is whole.

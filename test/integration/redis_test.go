@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -28,6 +29,8 @@ const (
 	redisImage = "localhost/snap/redis:1"
 	redisKeys  = 5000
 	manyClones = 50
+	// ownKeys asks for those that were written after the capture.
+	ownKeys = `EVAL "return table.concat(redis.call('KEYS', 'own:*'), ' ')" 0`
 )
 
 // redis wants a server that keeps its dump in /data.
@@ -81,14 +84,17 @@ func (c *redisClient) do(format string, args ...any) (string, error) {
 
 // redisClone is one of many, and what is wrong with it.
 type redisClone struct {
-	c                             *container
-	address, hostname, generation string
-	took                          time.Duration
-	err                           error
+	c                 *container
+	address, hostname string
+	// own is what no other clone may have, as it is found in and around it.
+	own  map[string]string
+	took time.Duration
+	err  error
 }
 
 // TestRedisClones starts fifty clones of a server with data at once. Each answers with
-// the data at its own address, under its own name, and from then on is itself.
+// the data at its own address, under its own name, and from then on is itself: none shares
+// an address, a network, a host name, a generation, a written key or file with another.
 func TestRedisClones(t *testing.T) {
 	archive, err := harness.Image("redis")
 	if err != nil {
@@ -117,7 +123,7 @@ func TestRedisClones(t *testing.T) {
 		}
 	}
 	original.MustCapture(capture.Request{})
-	if _, err := o.do("SET who original"); err != nil {
+	if _, err := o.do("SET own:original original"); err != nil {
 		t.Fatal(err)
 	}
 
@@ -132,22 +138,32 @@ func TestRedisClones(t *testing.T) {
 	}
 	wg.Wait()
 	wrong := 0
-	seen := map[string]bool{}
+	seen := map[string]int{}
+	for _, clone := range clones {
+		if clone.err == nil {
+			clone.err = clone.check(t, l)
+		}
+		for what, own := range clone.own {
+			seen[what+" "+own]++
+		}
+	}
 	for i, clone := range clones {
-		err := errors.Join(clone.err, clone.check(t, l))
-		for _, own := range []string{clone.hostname, clone.generation} {
-			if seen[own] {
-				err = errors.Join(err, fmt.Errorf("%q is another clone's, too", own))
+		err := clone.err
+		for what, own := range clone.own {
+			if own == "" {
+				err = errors.Join(err, fmt.Errorf("it has no %s", what))
 			}
-			seen[own] = true
+			if n := seen[what+" "+own]; n > 1 {
+				err = errors.Join(err, fmt.Errorf("%d clones share the %s %q", n, what, own))
+			}
 		}
 		if err != nil {
 			t.Errorf("clone %d: %v", i, err)
 			wrong++
 		}
 	}
-	if who, err := o.do("GET who"); who != "original" {
-		t.Errorf("the original says it is %q (%v)", who, err)
+	if keys, err := o.do("%s", ownKeys); keys != "own:original" {
+		t.Errorf("of the keys that were written after the capture, the original has %q (%v)", keys, err)
 	}
 	writeClones(t, clones, wrong)
 }
@@ -178,7 +194,7 @@ func (r *redisClone) run(t *testing.T, l *run.LAN) error {
 	if size, err := c.do("DBSIZE"); err != nil || size != ":"+strconv.Itoa(redisKeys) {
 		return fmt.Errorf("it holds %s keys (%w)", size, err)
 	}
-	for _, command := range []string{"SET who " + r.hostname, "SAVE"} {
+	for _, command := range []string{"SET own:" + r.hostname + " " + r.hostname, "SAVE"} {
 		if _, err := c.do("%s", command); err != nil {
 			return fmt.Errorf("%s: %w", command, err)
 		}
@@ -186,36 +202,60 @@ func (r *redisClone) run(t *testing.T, l *run.LAN) error {
 	return nil
 }
 
-// check looks at the clone when all others run, too.
+// check looks at the clone when all others run, too: what it has is its own, and of what
+// the others wrote it has nothing.
 func (r *redisClone) check(t *testing.T, l *run.LAN) error {
-	if r.err != nil {
-		return nil
-	}
 	c, err := dialRedis(t, l, r.address)
 	if err != nil {
 		return err
 	}
 	defer c.conn.Close()
 	var errs []error
-	if who, err := c.do("GET who"); err != nil || who != r.hostname {
-		errs = append(errs, fmt.Errorf("it says that it is %q (%w)", who, err))
+	if keys, err := c.do("%s", ownKeys); err != nil || keys != "own:"+r.hostname {
+		errs = append(errs, fmt.Errorf("of the keys that clones have written it has %q (%w)", keys, err))
 	}
 	root := fmt.Sprintf("/proc/%d/root", r.c.Pid())
-	dump, err := os.ReadFile(filepath.Join(root, "var/lib/redis/dump.rdb"))
-	if err != nil || !strings.Contains(string(dump), r.hostname) {
-		errs = append(errs, fmt.Errorf("its file is not its own (%w)", err))
+	file := filepath.Join(root, "var/lib/redis/dump.rdb")
+	dump, err := os.ReadFile(file)
+	if names := slices.Compact(cloneName.FindAllString(string(dump), -1)); err != nil || !slices.Equal(names, []string{r.hostname}) {
+		errs = append(errs, fmt.Errorf("its file is of the clones %q (%w)", names, err))
 	}
-	generation, err := os.ReadFile(filepath.Join(root, "run/snap/generation"))
-	r.generation = string(generation)
-	name, nerr := hostnameOf(r.c.Pid())
-	if nerr != nil || name != r.hostname {
-		errs = append(errs, fmt.Errorf("its host name is %q (%w)", name, nerr))
+	var st unix.Stat_t
+	err = unix.Stat(file, &st)
+	generation, gerr := os.ReadFile(filepath.Join(root, "run/snap/generation"))
+	network, nerr := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", r.c.Pid()))
+	name, herr := hostnameOf(r.c.Pid())
+	addresses, aerr := addressesOf(r.c.Pid())
+	errs = append(errs, err, gerr, nerr, herr, aerr)
+	r.own = map[string]string{
+		"file": fmt.Sprintf("%d:%d", st.Dev, st.Ino), "generation": string(generation), "network": network, "host name": name, "address": addresses,
+	}
+	if name != r.hostname || addresses != r.address {
+		errs = append(errs, fmt.Errorf("its host name is %q, its addresses are %q", name, addresses))
 	}
 	record, rerr := r.c.RecordOf()
 	if rerr == nil && record.Outcome != "restore" {
 		errs = append(errs, fmt.Errorf("it was not restored: %s%s", record.Decision.Reason, record.Fallback))
 	}
-	return errors.Join(append(errs, err, rerr)...)
+	return errors.Join(append(errs, rerr)...)
+}
+
+// cloneName is the name of a clone in what one has written.
+var cloneName = regexp.MustCompile(`clone-[0-9]{2}`)
+
+// addressesOf lists the IPv4 addresses that a process sees, but for the loopback device's.
+func addressesOf(pid int) (string, error) {
+	var found []string
+	err := harness.InNetNS(pid, func() error {
+		all, err := net.InterfaceAddrs()
+		for _, a := range all {
+			if ip, ok := a.(*net.IPNet); ok && !ip.IP.IsLoopback() && ip.IP.To4() != nil {
+				found = append(found, ip.IP.String())
+			}
+		}
+		return err
+	})
+	return strings.Join(found, " "), err
 }
 
 // hostnameOf reads the host name that a process sees.
