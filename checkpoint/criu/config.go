@@ -102,14 +102,6 @@ type Config struct {
 	// ("Can't link …/link_remap.N"), unless the copy of the file system gets it (LinkRemaps). A
 	// restore removes it. It is for dumps.
 	LinkRemap bool
-	// ForceIrmap finds the paths of inotify watches by searching known directories
-	// instead of by file handle. It did not help on overlayfs, where a watch on a file
-	// cannot be dumped either way ("Can't dump that handle"), and is not needed on file
-	// systems that have handles.
-	ForceIrmap bool
-	// SkipFileRWXCheck restores although a file's permission bits changed
-	// ("has bad mode"). Only for restores.
-	SkipFileRWXCheck bool
 	// External lists files that a dump records by name.
 	External []ExternalFile
 	// InheritFD lists descriptors that a restore uses instead of files.
@@ -160,8 +152,6 @@ func (c Config) Encode() ([]byte, error) {
 	flag("skip-in-flight", c.SkipInFlight)
 	flag("file-locks", c.FileLocks)
 	flag("link-remap", c.LinkRemap)
-	flag("force-irmap", c.ForceIrmap)
-	flag("skip-file-rwx-check", c.SkipFileRWXCheck)
 	for _, e := range c.External {
 		flag("external "+e.Key(), true)
 	}

@@ -17,9 +17,9 @@ func TestConfigEncode(t *testing.T) {
 		"default": {DefaultConfig(), "tcp-close\nnetwork-lock skip\nghost-limit 268435456\nskip-in-flight\nfile-locks\nlink-remap\n"},
 		"all": {Config{
 			TCP: TCPEstablished, NetworkLock: LockNFTables, GhostLimit: 1, SkipInFlight: true, FileLocks: true, LinkRemap: true,
-			ForceIrmap: true, SkipFileRWXCheck: true, External: []ExternalFile{{MountID: 43, Inode: 0xdead}},
+			External:  []ExternalFile{{MountID: 43, Inode: 0xdead}},
 			InheritFD: []InheritFD{{FD: 200, Key: "cow-1.img"}, {FD: 201, Key: ExternalFile{1, 2}.Key()}}, Verbosity: 4,
-		}, "tcp-established\nnetwork-lock nftables\nghost-limit 1\nskip-in-flight\nfile-locks\nlink-remap\nforce-irmap\nskip-file-rwx-check\n" +
+		}, "tcp-established\nnetwork-lock nftables\nghost-limit 1\nskip-in-flight\nfile-locks\nlink-remap\n" +
 			"external file[2b:dead]\ninherit-fd fd[200]:cow-1.img\ninherit-fd fd[201]:file[1:2]\nverbosity=4\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

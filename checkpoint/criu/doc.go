@@ -1,8 +1,8 @@
 // Package criu knows the program CRIU from the outside: where it is and which
 // version it has (Find, Binary), what goes into the config file of one call
 // (Config), what its logs mean in words (Diagnose), and what its images hold
-// (CheckImages, ReadInventory, Processes, ReadStats), and how to vary them for
-// one restore (Stage).
+// (CheckImages, Processes, OpenFiles, Sockets), and how to vary them for
+// one restore (Stage, MendTimers, LendSockets).
 //
 // It is not for running a dump or a restore: that is libcontainer's work, in
 // shim/libct. It is imported by the start path, so it uses the standard library
@@ -65,7 +65,7 @@
 //     namespace was declared as external, and leaves it if it was declared empty.
 //   - A restore adds no lock of its own: in a namespace in which no dump was made, a
 //     failed restore left nothing, with every method.
-//   - The method is recorded in the images at dump (Inventory.NetworkLock). At
+//   - The method is recorded in the images at dump (inventory.img). At
 //     restore the option is accepted and ignored, with a warning: a checkpoint
 //     that is to leave nothing behind must be dumped with "skip".
 //
@@ -73,5 +73,5 @@
 // the copies of the connections are closed anyway. With tcp-established "skip" would let
 // the kernel answer the peer's packets with a reset while no process owns the
 // connection: there a lock is needed, nftables for choice, because its leftover is one
-// table with a telling name: "CRIU-" and the beginning of Inventory.RunID.
+// table with a telling name: "CRIU-" and the beginning of the dump's run id.
 package criu

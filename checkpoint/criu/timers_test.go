@@ -121,3 +121,13 @@ func FuzzMendTimers(f *testing.F) {
 		}
 	})
 }
+
+// numbers returns the values of a message's varints by their field number.
+func numbers(msg []byte) (map[int]uint64, error) {
+	fs, err := fields(msg)
+	v := map[int]uint64{}
+	for _, f := range fs {
+		v[int(f.num)] = f.value
+	}
+	return v, err
+}

@@ -16,10 +16,11 @@ import (
 	"github.com/containerd-snap/snap/test/harness/run"
 )
 
-// identities is a program that looks all the time who it is, and says so when that has changed.
+// identities is a program that looks all the time who it is, and says so when that has changed. It
+// reads what has changed at once: of what the shell's own read takes byte by byte a clone gets the rest.
 const identities = `
 tell() { printf '%s|%s|%s|%s|%s.\n' "$g" "$(cat hostname)" "$(cat checkpoint)" "$(cat restored-at)" "$(tr '\0' '\n' <env | grep ^HOSTNAME=)"; }
-cd /run/snap; while :; do read g <generation; [ "$g" = "$last" ] || { last=$g; tell; }; done`
+cd /run/snap; while :; do g=$(cat generation); [ "$g" = "$last" ] || { last=$g; tell; }; done`
 
 // TestToldBeforeItRuns: who a program is has been written, all of it, before its first
 // instruction: after a boot, a restore, a restore of a clone, and a fallback. What a clone
