@@ -1,21 +1,15 @@
 package libct
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
-	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -39,12 +33,6 @@ type Container struct {
 	c    *libcontainer.Container
 	// resources are those last applied, for Update to change.
 	resources specs.LinuxResources
-}
-
-// Process is a process that the shim is the parent of.
-type Process struct {
-	pid int
-	p   *libcontainer.Process
 }
 
 // Boot makes the container and its init, which waits for Release.
@@ -209,171 +197,10 @@ func (c *Container) PrivatePIDNS() bool {
 	return cfg.Namespaces.IsPrivate(configs.NEWPID)
 }
 
-// Update changes the container's resources: what r sets replaces what was
-// set, what it leaves out stays.
-func (c *Container) Update(r *specs.LinuxResources) error {
-	merged, err := mergeResources(c.resources, r)
-	if err != nil {
-		return err
-	}
-	spec := *c.spec.OCI
-	linux := *spec.Linux
-	linux.Resources = &merged
-	spec.Linux = &linux
-	s := c.spec
-	s.OCI = &spec
-	cg, err := specconv.CreateCgroupConfig(s.createOpts(), nil)
-	if err != nil {
-		return fmt.Errorf("convert resources: %w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	// On a view of its own: libcontainer keeps what it is given, and starts no
-	// process in a container whose device rules it was told to leave alone.
-	view, err := libcontainer.Load(c.root, c.spec.ID)
-	if err != nil {
-		return fmt.Errorf("load container %s: %w", c.spec.ID, err)
-	}
-	cfg := view.Config()
-	devices := cfg.Cgroups.Resources.Devices
-	cgroup := *cfg.Cgroups
-	cgroup.Resources = cg.Resources
-	cgroup.Resources.Devices = devices
-	// Device rules stay as they are: others (device plugins) may have added theirs.
-	cgroup.Resources.SkipDevices = true
-	cfg.Cgroups = &cgroup
-	if err := view.Set(cfg); err != nil {
-		return err
-	}
-	c.resources = merged
-	return nil
-}
-
-// mergeResources lays the fields that r sets over those of base. A list is
-// replaced as a whole.
-func mergeResources(base specs.LinuxResources, r *specs.LinuxResources) (specs.LinuxResources, error) {
-	var merged specs.LinuxResources
-	// As JSON, because an absent field is what both clients and the OCI spec
-	// mean by "leave it".
-	all, err := object(base)
-	if err != nil {
-		return merged, err
-	}
-	changes, err := object(r)
-	if err != nil {
-		return merged, err
-	}
-	lay(all, changes)
-	data, err := json.Marshal(all)
-	if err != nil {
-		return merged, err
-	}
-	if err := json.Unmarshal(data, &merged); err != nil {
-		return merged, err
-	}
-	if m := merged.Memory; m != nil && m.Limit != nil && *m.Limit == -1 && (r.Memory == nil || r.Memory.Swap == nil) {
-		// A swap limit without a memory limit is refused by the kernel.
-		m.Swap = new(int64)
-	}
-	if cpu := merged.CPU; cpu != nil && cpu.Idle != nil && cpu.Shares == nil {
-		// cpu.weight cannot be written while cpu.idle is set.
-		cpu.Shares = new(uint64)
-	}
-	return merged, nil
-}
-
-// object is v as JSON's objects, with numbers as they are.
-func object(v any) (map[string]any, error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	var m map[string]any
-	err = dec.Decode(&m)
-	return m, err
-}
-
-// lay puts the values of over into base, object by object.
-func lay(base, over map[string]any) {
-	for key, value := range over {
-		below, ok := base[key].(map[string]any)
-		above, also := value.(map[string]any)
-		if ok && also {
-			lay(below, above)
-		} else {
-			base[key] = value
-		}
-	}
-}
-
-// Destroy removes cgroup and state. Its processes must have ended, but for an
-// init that was never released. It succeeds if nothing is there.
-func (c *Container) Destroy() error {
-	defer inherit.Guard()()
-	// The kernel takes a moment to empty a cgroup whose processes have died.
-	destroy := func() error { return retry(destroyAttempts, func() error { return c.c.Destroy() }) }
-	if _, err := os.Stat(c.spec.Bundle); err != nil || c.spec.OCI == nil || c.spec.OCI.Hooks == nil {
-		return destroy()
-	}
-	return onThread(func() error { return inBundle(c.spec.Bundle, destroy) })
-}
-
 const (
 	destroyAttempts = 10
 	retryStart      = 5 * time.Millisecond
 )
-
-// retry calls f until it succeeds, with growing pauses.
-func retry(attempts int, f func() error) error {
-	pause := retryStart
-	for {
-		err := f()
-		attempts--
-		if err == nil || attempts == 0 {
-			return err
-		}
-		time.Sleep(pause)
-		pause *= 2
-	}
-}
-
-func newProcess(pid int, p *libcontainer.Process) *Process {
-	waitedFor.Store(pid, struct{}{})
-	return &Process{pid: pid, p: p}
-}
-
-// PID is the process's id.
-func (p *Process) PID() int { return p.pid }
-
-// Signal sends sig to the process. It works while a dump or restore is under
-// way. NotFound after the exit.
-func (p *Process) Signal(sig unix.Signal) error {
-	err := p.p.Signal(sig)
-	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
-	}
-	return err
-}
-
-// Wait blocks until the process has exited and returns its exit code, or 128
-// plus the number of the signal that ended it. It is called once.
-func (p *Process) Wait() (int, error) {
-	st, err := p.p.Wait()
-	waitedFor.Delete(p.pid)
-	if st == nil {
-		return 0, err
-	}
-	ws, ok := st.Sys().(syscall.WaitStatus)
-	if !ok {
-		return st.ExitCode(), nil
-	}
-	if ws.Signaled() {
-		return exitSignalOffset + int(ws.Signal()), nil
-	}
-	return ws.ExitStatus(), nil
-}
-
-const exitSignalOffset = 128
 
 // classify gives libcontainer's errors their classes.
 func classify(err error) error {
@@ -384,60 +211,4 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return err
-}
-
-// Remove removes what a container left of whose shim nothing is known: it ends
-// its processes and removes cgroup, mounts and state, as far as they exist.
-func (r Runtime) Remove(s Spec) error {
-	var errs []error
-	// A restore that was cut off leaves its bind mount of the rootfs here.
-	criuRoot := filepath.Join(r.Root, s.ID, "criu-root")
-	if err := unix.Unmount(criuRoot, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		errs = append(errs, fmt.Errorf("unmount %s: %w", criuRoot, err))
-	}
-	cm, err := s.cgroupManager()
-	if err != nil {
-		return err
-	}
-	if err := killCgroup(cm); err != nil {
-		errs = append(errs, err)
-	}
-	c, err := libcontainer.Load(r.Root, s.ID)
-	if err == nil {
-		if err = r.wrap(s, c).Destroy(); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if err != nil {
-		// It died in its making and has no state; or one of its processes takes
-		// its time to die and counts as running. Nobody will come back for it.
-		errs = append(errs, retry(destroyAttempts, cm.Destroy), os.RemoveAll(filepath.Join(r.Root, s.ID)))
-	}
-	return errors.Join(errs...)
-}
-
-// killCgroup ends all processes of a cgroup and waits until they are gone.
-func killCgroup(cm cgroups.Manager) error {
-	if !cm.Exists() {
-		return nil
-	}
-	if err := cm.Freeze(cgroups.Thawed); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("thaw cgroup: %w", err)
-	}
-	return retry(destroyAttempts, func() error {
-		pids, err := cm.GetAllPids()
-		if err != nil {
-			if errors.Is(err, os.ErrNotExist) {
-				return nil
-			}
-			return fmt.Errorf("list cgroup: %w", err)
-		}
-		for _, pid := range pids {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		if len(pids) > 0 {
-			return fmt.Errorf("%d processes are left in the cgroup", len(pids))
-		}
-		return nil
-	})
 }

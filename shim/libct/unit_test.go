@@ -1,6 +1,7 @@
 package libct
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -188,7 +189,7 @@ func TestForeignSysctls(t *testing.T) {
 			t.Errorf("%s in %q: %v, want an error that says %q", key, c.in.Path, err, c.says)
 		}
 	}
-	if after, err := os.ReadFile("/proc/sys/" + sysctlPath(forward)); err != nil || string(after) != string(before) {
+	if after, err := os.ReadFile("/proc/sys/" + sysctlPath(forward)); err != nil || !bytes.Equal(after, before) {
 		t.Errorf("%s is %q and was %q: %v", forward, after, before, err)
 	}
 }

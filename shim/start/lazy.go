@@ -24,6 +24,9 @@ func (i *Init) startPager(ctx context.Context) {
 		err = usesMusl(i.plan.images)
 	}
 	if err == nil {
+		err = os.MkdirAll(i.workDir(), 0o700)
+	}
+	if err == nil {
 		i.pager, err = pager.Start(ctx, pager.Config{CRIU: bin.Path, Images: i.plan.images, Work: i.workDir(), Died: i.pagerDied})
 	}
 	if err != nil {

@@ -159,6 +159,24 @@ var rules = []rule{
 		because: "it is a grammar, which asks nobody",
 	},
 	{
+		of:      []string{"shim/pager", "shim/rebind", "shim/netlock", "shim/netns", "shim/inherit", "shim/idle", "shim/identity"},
+		deny:    []string{module},
+		allow:   []string{module + "/checkpoint$", module + "/checkpoint/criu$", module + "/shim/inherit$", module + "/shim/netns$"},
+		because: "each does one thing for a start, and knows neither tasks nor containers nor the store",
+	},
+	{
+		of:      []string{"shim", "cmd/containerd-shim-snap-v2"},
+		deny:    []string{module + "/checkpoint/archive", "archive/tar"},
+		deep:    true,
+		because: "checkpoints are carried by the operator's command; no container waits for that",
+	},
+	{
+		of:      []string{"checkpoint/archive", "checkpoint/criu"},
+		deny:    []string{module},
+		allow:   []string{module + "/checkpoint$", module + "/checkpoint/store$", module + "/checkpoint/criu$"},
+		because: "formats are read and written for whoever asks, and decide nothing",
+	},
+	{
 		of:      []string{"shim"},
 		except:  []string{"shim/manager"},
 		deny:    []string{module + "/shim/manager"},
