@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"debug/elf"
 	"encoding/binary"
@@ -192,7 +193,7 @@ func smapsOf(t *testing.T, pid int) []shownArea {
 	var shown []shownArea
 	for line := range strings.Lines(string(data)) {
 		f := strings.Fields(line)
-		if key := strings.TrimSuffix(f[0], ":"); key != f[0] {
+		if key, ok := strings.CutSuffix(f[0], ":"); ok {
 			s := &shown[len(shown)-1]
 			switch key {
 			case "VmFlags":
@@ -229,7 +230,7 @@ func traced(t *testing.T, pid int, areas map[string]testedArea) {
 	if err := unix.PtraceSeize(pid); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.PtraceDetach(pid) //nolint:errcheck // it is a test's end
+	defer unix.PtraceDetach(pid)
 	if err := unix.PtraceInterrupt(pid); err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +258,7 @@ func traced(t *testing.T, pid int, areas map[string]testedArea) {
 			t.Fatal(err)
 		}
 		got := make([]byte, 8)
-		if _, err := unix.PtracePeekData(pid, uintptr(address), got); err != nil || string(got) != string(buf) {
+		if _, err := unix.PtracePeekData(pid, uintptr(address), got); err != nil || !bytes.Equal(got, buf) {
 			t.Fatalf("the tracer reads %x, and wrote %x (%v)", got, buf, err)
 		}
 	}

@@ -11,8 +11,22 @@
 
 enum { THREADS = 3, SLOTS = 150, KEPT = 8 << 20 };
 
-// glibc's way to give all free pages back; other allocators have none, or their own.
+// The ways of glibc, tcmalloc, mimalloc and jemalloc to give all free pages back.
 __attribute__((weak)) int malloc_trim(size_t);
+__attribute__((weak)) void MallocExtension_ReleaseFreeMemory(void);
+__attribute__((weak)) void mi_collect(int);
+__attribute__((weak)) int mallctl(const char *, void *, size_t *, void *, size_t);
+
+static void give_back(void) {
+	if (malloc_trim)
+		malloc_trim(0);
+	if (MallocExtension_ReleaseFreeMemory)
+		MallocExtension_ReleaseFreeMemory();
+	if (mi_collect)
+		mi_collect(1);
+	if (mallctl)
+		mallctl("arena.4096.purge", NULL, NULL, NULL, 0); // of all arenas
+}
 
 struct slot {
 	unsigned char *p;
@@ -97,8 +111,7 @@ static void *work(void *arg) {
 				grow(&slots[i]);
 			}
 		}
-		if (malloc_trim)
-			malloc_trim(0);
+		give_back();
 		for (int i = 0; i < SLOTS; i++)
 			if (!slots[i].p)
 				get(&slots[i], r = r * 1664525 + 1013904223);
