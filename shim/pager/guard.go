@@ -20,7 +20,8 @@ type guard struct {
 }
 
 // interval is the time between two looks: what a process may have to wait at most
-// once the pager is done with it, and it alone.
+// once the pager is done with it, and it alone; and how long a process that was just
+// restored or forked has nobody but the pager.
 const interval = 5 * time.Millisecond
 
 // kind is what the kernel calls a userfaultfd in /proc/PID/fd.

@@ -53,7 +53,8 @@ type Config struct {
 	// work directory.
 	Work string
 	// Died is called, once, if the pager ends before it has delivered all pages, after it
-	// was Ready and before Stop. No page of the program reads as zeroes before it returns: it ends the task.
+	// was Ready and before Stop: it ends the task. Until it returns the program stands still at a
+	// missing page, of processes whose descriptor was copied (see interval).
 	Died func(error)
 }
 

@@ -124,32 +124,33 @@ func networkOf(cs libct.Spec) string {
 }
 
 // settleNetwork checks that the container has got the addresses that connections need,
-// and gives the program's other sockets theirs. What was attached to it came after Create.
-func (p *plan) settleNetwork() error {
+// and gives the program's other sockets theirs. What was attached to it came after Create. The
+// guard, which may be nil, keeps the places of the sockets that CRIU makes until it has.
+func (p *plan) settleNetwork() (*rebind.Guard, error) {
 	if len(p.connections) > 0 {
 		have, err := netns.Addresses(p.network)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, c := range p.connections {
 			local := c.Local.Addr().WithZone("")
 			if !local.IsLoopback() && !slices.ContainsFunc(have, func(a checkpoint.Address) bool { return a.Address == local }) {
-				return fmt.Errorf("%w: connection %s needs the address %s; attach it, or start with annotation %stcp=%s",
+				return nil, fmt.Errorf("%w: connection %s needs the address %s; attach it, or start with annotation %stcp=%s",
 					errUnsuited, c, local, spec.Prefix, spec.TCPClose)
 			}
 		}
 	}
 	if err := p.sockets.Bind(); err != nil {
-		return fmt.Errorf("%w: %w", errUnsuited, err)
+		return nil, fmt.Errorf("%w: %w", errUnsuited, err)
 	}
 	if !p.sharesNetwork {
-		return nil
+		return nil, nil
 	}
-	var err error
-	if p.guard, err = rebind.Keep(p.network, p.images); err != nil {
-		return fmt.Errorf("%w: %w", errUnsuited, err)
+	guard, err := rebind.Keep(p.network, p.images)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnsuited, err)
 	}
-	return nil
+	return guard, nil
 }
 
 // ownAddresses are those of the captured container's network, if a socket in the images

@@ -94,7 +94,9 @@ func (i *Init) release(ctx context.Context, l *live) error {
 // finish lets the held restore go on. After an error nothing of the attempt is
 // left but the namespaces, which the boot that follows joins.
 func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
-	if err := errors.Join(i.plan.settleNetwork(), i.identity.write(i.oci, i.plan.source())); err != nil {
+	guard, err := i.plan.settleNetwork()
+	defer guard.Close()
+	if err := errors.Join(err, i.identity.write(i.oci, i.plan.source())); err != nil {
 		ok, aerr := rs.Abort()
 		if !ok {
 			return libct.ErrAborted
@@ -107,7 +109,7 @@ func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 		// Who gave it up lets go of what it had.
 		return err
 	}
-	i.plan.guard.Close()
+	guard.Close()
 	unlocked := i.plan.lock.Release()
 	if err == nil {
 		i.rec.phase("restore")

@@ -57,8 +57,6 @@ type plan struct {
 	lock        *netlock.Lock
 	// sockets are those that wait for the container's address; nil for none.
 	sockets *rebind.Sockets
-	// guard keeps the places of those that CRIU makes.
-	guard *rebind.Guard
 	// release ends the hold on the entry; nil if there is none.
 	release func()
 	// gone makes letGo work once: a start that fails and the signal that made
@@ -72,7 +70,6 @@ func (p *plan) letGo() {
 		// It ends with us in any case.
 		_ = p.lock.Release()
 		p.sockets.Close()
-		p.guard.Close()
 		if p.staged != nil {
 			// What remains after an error is swept with the next capture.
 			_ = p.staged.Discard()
