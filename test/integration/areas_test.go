@@ -44,7 +44,7 @@ var areaKinds = map[string]struct {
 // tracer reads and writes a process, and the other dumps core.
 func TestAreas(t *testing.T) {
 	t.Parallel()
-	hugePages(t, 24)
+	hugePages(t, 8)
 	w := allocating(t, "/bin/areas").Annotate("memory", "mapped")
 	w.Opts = append(w.Opts, limits("RLIMIT_CORE", 1<<30), limits("RLIMIT_MEMLOCK", 4<<20))
 	generation := start(t, shared, w)
@@ -79,21 +79,30 @@ func limits(name string, n uint64) oci.SpecOpts {
 func hugePages(t *testing.T, n int) {
 	t.Helper()
 	const file = "/proc/sys/vm/nr_hugepages"
-	add := func(n int) {
+	count := func() int {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		had, err := strconv.Atoi(strings.TrimSpace(string(data)))
+		n, err := strconv.Atoi(strings.TrimSpace(string(data)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(file, []byte(strconv.Itoa(max(0, had+n))), 0); err != nil {
+		return n
+	}
+	set := func(n int) {
+		if err := os.WriteFile(file, []byte(strconv.Itoa(n)), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	add(n)
-	t.Cleanup(func() { add(-n) })
+	had := count()
+	t.Cleanup(func() { set(had) })
+	eventually(t, func() error {
+		if set(had + n); count() < had+n {
+			return fmt.Errorf("the machine finds %d huge pages, and %d are wanted", count(), had+n)
+		}
+		return nil
+	})
 }
 
 // testedArea is an area of the program.
