@@ -4,7 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/shim/capture"
 	"github.com/containerd-snap/snap/test/harness/run"
 )
@@ -121,4 +125,62 @@ func TestDeletedOfVolume(t *testing.T) {
 	s.must("close x")
 	e := s.MustCapture(capture.Request{})
 	run.Start(t, shared, scribeOf(bind(dir, "/data"))).MustRestored(e)
+}
+
+// TestDeletedResumed: a resume point has such files, too. The program goes on with them in
+// the same container, whose layer is set back: the names that were left are of the same files.
+func TestDeletedResumed(t *testing.T) {
+	t.Parallel()
+	w := scribeOf().Annotate("capture", "Every=1s")
+	s := scribe{run.Start(t, shared, w)}
+	s.Out.WaitFor(t, "ready\n")
+	s.must(`
+		open linked /a create
+		link /a /b
+		remove /a
+		open mapped /c create
+		fill mapped 8192
+		map mapped
+		close mapped
+		link /c /d
+		remove /c
+		open ghost /e create
+		write ghost ghost
+		remove /e`)
+	want, store := "", run.OpenStore(t, shared)
+	for _, word := range []string{"first", "second", "third"} {
+		want += word
+		s.must("write linked " + word + "\npoke mapped " + word)
+		written := time.Now()
+		run.Eventually(t, func() error {
+			r, err := s.RecordOf()
+			if err != nil || r.Capture == nil || r.Capture.Digest == "" {
+				return fmt.Errorf("no resume point: %+v, %w", r.Capture, err)
+			}
+			point, err := store.Resolve(r.Capture.Digest)
+			if err == nil && point.Checkpoint.CreatedAt.Before(written) {
+				err = fmt.Errorf("no resume point since %s: %s", written, point.Checkpoint.CreatedAt)
+			}
+			return err
+		})
+		s.Kill(unix.SIGKILL)
+		s.Wait()
+		s.DeleteTask()
+		if err := s.Create(w); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Task.Start(run.Context(t)); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.Record(); r.Outcome != checkpoint.Restore {
+			t.Fatalf("outcome %s: %+v, fallback %q", r.Outcome, r.Decision, r.Fallback)
+		}
+		s.says("read linked", fmt.Sprintf("%q", want))
+		s.says("read ghost", `"ghost"`)
+		s.must("poke mapped again")
+		s.MustExec("sh", "-e", "-c", fmt.Sprintf(`[ "$(cat /b)" = %s ]; [ "$(head -c 5 /d)" = again ]; for f in /a /c /e; do [ ! -e $f ]; done`, want))
+		if found := linkRemaps(s); found != "" {
+			t.Errorf("after the restore there are in the container %s", found)
+		}
+	}
 }
