@@ -12,8 +12,8 @@ runtime=io.containerd.snap.v2
 # Each container with its node; checkpoints of the host's store.
 containers=() checkpoints=()
 declare -A daemons=()
-# Processes beside the containers.
-helpers=()
+# Processes beside the containers, and those that start some.
+helpers=() starts=()
 
 # step TEXT says what comes next.
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
@@ -142,6 +142,9 @@ end() {
 
 finish() {
 	local at id name mount
+	trap '' INT TERM
+	# What they begin to make is made, and can be removed.
+	for id in "${starts[@]}"; do wait "$id" || true; done
 	for id in "${helpers[@]}"; do kill "$id" 2>/dev/null || true; done
 	for name in "${checkpoints[@]}"; do snapctl rm "$name" >/dev/null 2>&1 || true; done
 	for id in "${containers[@]}"; do
@@ -155,7 +158,12 @@ finish() {
 	for name in "${netns[@]}"; do ip netns delete "$name" 2>/dev/null || true; done
 	awk -v below="$scratch/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
 		while read -r mount; do umount -l "$mount"; done
+	# What containerd and runtimes keep of a namespace.
+	rmdir /sys/fs/cgroup{,/*}/"$namespace" /run/containerd/*/"$namespace" 2>/dev/null || true
 	rm -rf "$scratch"
 }
-scratch=$(mktemp -d /tmp/example.XXXXXX) # paths of sockets below it must be short
+scratch=$(mktemp -d "/tmp/example.$$.XXX") # paths of sockets below it must be short
 trap finish EXIT
+# With a trap of its own a signal waits for the end of the command that runs.
+trap 'exit 130' INT
+trap 'exit 143' TERM

@@ -15,9 +15,6 @@ import (
 // deadline bounds one example.
 const deadline = 3 * time.Minute
 
-// images are those that the examples run.
-var images = []string{"busybox", "python", "rails", "redis"}
-
 func TestMain(m *testing.M) { harness.Main(m, harness.Suite{Name: "examples"}) }
 
 // TestExamples runs each example as its README says, and looks at what it leaves.
@@ -26,7 +23,7 @@ func TestExamples(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no examples: %v", err)
 	}
-	n := startNode(t)
+	n := startNode(t, "busybox", "python", "rails", "redis")
 	for _, script := range scripts {
 		dir := filepath.Dir(script)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
@@ -39,8 +36,8 @@ func TestExamples(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, err := n.Script(ctx, path)
-			t.Logf("%s%s", out.Stdout, out.Stderr)
+			out, err := n.Script(ctx, path, settings()...).CombinedOutput()
+			t.Logf("%s", out)
 			if err != nil {
 				t.Error(err)
 			}
@@ -52,7 +49,16 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-func startNode(t *testing.T) *harness.Node {
+// settings are those of the examples that are passed on, as to `make test-examples`.
+func settings() (env []string) {
+	if clones, ok := os.LookupEnv("CLONES"); ok {
+		env = append(env, "CLONES="+clones)
+	}
+	return env
+}
+
+// startNode starts one with these images.
+func startNode(t *testing.T, images ...string) *harness.Node {
 	t.Helper()
 	var archives []string
 	for _, name := range images {

@@ -37,23 +37,29 @@ func (n *Node) Snapctl(ctx context.Context, args ...string) (Output, error) {
 	return n.run(ctx, path, args)
 }
 
-// Script runs a program that uses ctr and snapctl, as somebody would whose
-// containerd the node's is.
-func (n *Node) Script(ctx context.Context, path string, args ...string) (Output, error) {
+// Script is a command, not started yet, that uses ctr and snapctl as somebody would whose
+// containerd the node's is. It has its environment, with what more is given.
+func (n *Node) Script(ctx context.Context, path string, env ...string) *exec.Cmd {
 	search := []string{filepath.Join(n.tools.tools, "bin"), n.tools.bin, os.Getenv("PATH")}
-	return n.run(ctx, path, args, "PATH="+strings.Join(search, string(os.PathListSeparator)))
+	cmd := n.command(ctx, path)
+	cmd.Env = append(append(cmd.Env, "PATH="+strings.Join(search, string(os.PathListSeparator))), env...)
+	return cmd
 }
 
-// run runs a command with the node's environment and configuration, and what more
-// of an environment is given.
-func (n *Node) run(ctx context.Context, path string, args []string, env ...string) (Output, error) {
+// command is one with the node's environment and configuration.
+func (n *Node) command(ctx context.Context, path string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = waitDelay
 	// Ctrl-C at a terminal is for the user of the node, who lets a command end
 	// before cleaning up.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(n.environment(), "CONTAINERD_ADDRESS="+n.Address, "CONTAINERD_NAMESPACE="+n.Namespace)
-	cmd.Env = append(cmd.Env, env...)
+	return cmd
+}
+
+// run runs a command with the node's environment and configuration.
+func (n *Node) run(ctx context.Context, path string, args []string) (Output, error) {
+	cmd := n.command(ctx, path, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
