@@ -121,18 +121,6 @@ func (s *Store) Starts() ([]checkpoint.Start, error) {
 	return starts[:min(len(starts), keepStarts)], nil
 }
 
-// ForgetStart deletes the record of a container's last start; there need not be one.
-func (s *Store) ForgetStart(namespace, container string) error {
-	err := checkStartNames(namespace, container)
-	if err == nil {
-		err = remove(s.path(startsDir, namespace, container+startExt))
-	}
-	if err != nil {
-		return fmt.Errorf("forget start of %.80q in namespace %.80q: %w", container, namespace, err)
-	}
-	return nil
-}
-
 // startFile is a start record on disk.
 type startFile struct {
 	namespace, container string

@@ -46,14 +46,6 @@ func TestStartRecords(t *testing.T) {
 	if got, err := s.Starts(); err != nil || !reflect.DeepEqual(got, []checkpoint.Start{b, a}) {
 		t.Errorf("Starts = %+v, %v", got, err)
 	}
-	for range 2 {
-		if err := s.ForgetStart("k8s.io", "a"); err != nil {
-			t.Errorf("ForgetStart: %v", err)
-		}
-	}
-	if got, err := s.Starts(); err != nil || !reflect.DeepEqual(got, []checkpoint.Start{a}) {
-		t.Errorf("Starts = %+v, %v", got, err)
-	}
 	assertClean(t, s, 0)
 }
 
@@ -122,7 +114,7 @@ func TestStartNames(t *testing.T) {
 	for _, name := range []string{"", ".", "..", "../x", "a/b", "/a", "a\x00", "-a", ".a", "a b", "ä", strings.Repeat("x", maxID+1)} {
 		for _, r := range []checkpoint.Start{testStart(name, "a"), testStart("default", name)} {
 			_, err := s.Start(r.Namespace, r.Container)
-			for what, err := range map[string]error{"PutStart": s.PutStart(r), "Start": err, "ForgetStart": s.ForgetStart(r.Namespace, r.Container)} {
+			for what, err := range map[string]error{"PutStart": s.PutStart(r), "Start": err} {
 				if !errors.Is(err, checkpoint.ErrInvalid) {
 					t.Errorf("%s(%.20q, %.20q): %v", what, r.Namespace, r.Container, err)
 				}

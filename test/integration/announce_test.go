@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -126,7 +127,7 @@ func TestAnnounce(t *testing.T) {
 	c.Kill(unix.SIGKILL)
 	c.Wait()
 	c.DeleteTask()
-	if err := openStore(t, n).ForgetStart(n.Namespace, c.ID()); err != nil {
+	if err := os.Remove(filepath.Join(openStore(t, n).Root(), "starts", n.Namespace, c.ID()+".json")); err != nil {
 		t.Fatal(err)
 	}
 	metrics, err := n.Snapctl(testContext(t), "metrics")
