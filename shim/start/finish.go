@@ -95,8 +95,9 @@ func (i *Init) release(ctx context.Context, l *live) error {
 // left but the namespaces, which the boot that follows joins.
 func (i *Init) finish(ctx context.Context, rs *libct.Restore) error {
 	guard, err := i.plan.settleNetwork()
+	err = errors.Join(err, i.identity.write(i.oci, i.plan.source()))
 	defer guard.Close()
-	if err := errors.Join(err, i.identity.write(i.oci, i.plan.source())); err != nil {
+	if err != nil {
 		ok, aerr := rs.Abort()
 		if !ok {
 			return libct.ErrAborted
