@@ -114,7 +114,7 @@ func printable(name string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(name, "?"))
-	return name[:min(len(name), 255)]
+	return strings.ToValidUTF8(name[:min(len(name), 255)], "") // no half of a letter
 }
 
 // mapping is a line of /proc/PID/maps.
