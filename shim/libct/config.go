@@ -23,7 +23,8 @@
 //     CRIU's title tells: TestContractDescriptors, TestNetworkOfImages, TestContractDumpTitle
 //   - cgroups: the path of each driver, the names under which they are told, that a
 //     frozen one can be killed: TestContractCgroupPaths, TestContractToldCgroups,
-//     TestContractKillFrozen, TestFreeze
+//     TestContractKillFrozen, TestFreeze; where a container keeps its manager:
+//     TestContractCgroupManager
 //   - what is ours does not reach a container, and no notify socket is made (that is
 //     runc's main program's): TestContractEnvironment
 //   - the first thread is left alone: TestFirstThreadStays

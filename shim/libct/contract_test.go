@@ -3,6 +3,7 @@ package libct
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -98,4 +99,19 @@ func TestContractViews(t *testing.T) {
 	waitFor(t, init)
 	must(t, c.Destroy())
 	b.wantNothing()
+}
+
+// A container's cgroup manager lies where manageFromOutside puts another.
+func TestContractCgroupManager(t *testing.T) {
+	b := newBundle(t, "exit 0")
+	cfg, err := b.spec.config()
+	must(t, err)
+	c, err := libcontainer.Create(b.runtime.Root, b.spec.ID, cfg)
+	must(t, err)
+	defer func() { must(t, c.Destroy()) }()
+	must(t, manageFromOutside(c))
+	m := reflect.ValueOf(c).Elem().FieldByName("cgroupManager").Elem()
+	if m.Type() != reflect.TypeFor[outside]() {
+		t.Errorf("the container's manager is of type %s", m.Type())
+	}
 }

@@ -85,6 +85,8 @@ type Restore struct {
 	release chan bool
 	// done gets libcontainer's verdict.
 	done chan error
+	// ns is the container's cgroup namespace, if it has one of its own.
+	ns *cgroupNamespace
 	// free lets others start processes, and takes back what CRIU was lent.
 	free func()
 	// claimed is set by the first of Finish and Abort: only one may have its way.
@@ -124,20 +126,18 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 		return nil, errors.Join(err, rs.c.Destroy())
 	}
 	rs.process.Init = true
-	var ns *os.File
 	if wantsCgroupNamespace(cfg) {
-		if ns, err = cgroupNamespace(rs.cm); err != nil {
+		if rs.ns, err = newCgroupNamespace(rs.cm); err != nil {
 			return nil, errors.Join(err, rs.scrub())
 		}
 	}
 	if rs.free, err = inherit.Lend(ctx, img.Inherit); err != nil {
+		rs.ns.Leave()
 		return nil, errors.Join(err, rs.scrub())
 	}
 	go func() {
 		err := onThread(func() error {
-			return inNamespace(ns, func() error {
-				return inBundle(s.Bundle, func() error { return rs.c.Restore(rs.process, img.restoreOpts()) })
-			})
+			return inBundle(s.Bundle, func() error { return rs.ns.restore(rs.c, rs.process, img.restoreOpts()) })
 		})
 		rs.free()
 		rs.done <- err
@@ -166,7 +166,8 @@ func (rs *Restore) hook(cfg *configs.Config, plain bool) <-chan int {
 	prestart, createRuntime, poststop := cfg.Hooks[configs.Prestart], cfg.Hooks[configs.CreateRuntime], cfg.Hooks[configs.Poststop]
 	delete(cfg.Hooks, configs.Poststop)
 	first := configs.NewFunctionHook(func(st *specs.State) error {
-		// CRIU runs, and has what it was lent; hooks are not to have it.
+		// CRIU runs where it belongs, and has what it was lent; hooks are not to have it.
+		rs.ns.Leave()
 		rs.free()
 		rs.free = sync.OnceFunc(inherit.Guard())
 		// CRIU has its configuration, which the hooks that follow are not to be told.
