@@ -37,7 +37,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-examples test-cri test-fuzz test-store-kills test-mapped test-memory stress bench bench-quick conformance FORCE demo lint setup install man uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-examples test-cri test-fuzz test-store-kills test-mapped test-guest test-memory stress bench bench-quick conformance FORCE demo lint setup install man uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
@@ -59,7 +59,7 @@ test: ## unit, integration and CRI tests, conformance, then each fuzz target for
 
 test-unit: setup ## unit tests with the race detector (root)
 	packages=$$($(GO) list -tags seccomp ./...) && \
-		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure|parity|failpoint|examples|clones|programs|network)' <<<"$$packages")
+		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure|parity|failpoint|examples|clones|programs|network|guest)' <<<"$$packages")
 
 test-integration: setup ## tests through containerd, with real containers (root)
 	@$(SETUP)/go-tools cni
@@ -105,6 +105,12 @@ test-memory: setup ## restore, fallback, clone and failure tests in each of MEMO
 		SNAP_MEMORY=$$mode $(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 20m \
 			-skip 'Mapped|Allocators|Stale|MemoryForms' ./test/integration ./test/clones || exit 1; \
 	done
+
+test-guest: setup ## tests under systemd and cgroup v2, in a virtual machine (root; 10 minutes where it is emulated)
+	@$(SETUP)/guest
+	$(MAKE) --no-print-directory build
+	CGO_ENABLED=0 $(GO) test -c -o out/guest.test ./test/guest
+	$(RUN) SNAP_PATIENCE=10 tools/in-guest out/guest.test -test.v -test.timeout 25m
 
 test-fuzz: setup ## each fuzz target for FUZZTIME (3s)
 	$(RUN) GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/in-private-ns tools/fuzz

@@ -15,12 +15,12 @@ type (
 )
 
 const (
-	deadline     = run.Deadline
 	busyboxImage = run.BusyboxImage
 	probeImage   = run.ProbeImage
 )
 
 var (
+	deadline      = run.Deadline
 	newContainer  = run.New
 	makeContainer = run.Make
 	create        = run.Create

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -23,8 +24,16 @@ import (
 	"github.com/containerd-snap/snap/test/harness"
 )
 
-// Deadline bounds everything that a test waits for.
-const Deadline = 30 * time.Second
+// Deadline bounds everything that a test waits for. SNAP_PATIENCE in the environment makes it
+// as many times longer, for a machine that is emulated.
+var Deadline = patience() * 30 * time.Second
+
+func patience() time.Duration {
+	if n, err := strconv.Atoi(os.Getenv("SNAP_PATIENCE")); err == nil && n > 0 {
+		return time.Duration(n)
+	}
+	return 1
+}
 
 // Container is a container of a test, with its task.
 type Container struct {
