@@ -26,13 +26,13 @@ import (
 
 // Deadline bounds everything that a test waits for. SNAP_PATIENCE in the environment makes it
 // as many times longer, for a machine that is emulated.
-var Deadline = patience() * 30 * time.Second
+var Deadline = patient(30 * time.Second)
 
-func patience() time.Duration {
+func patient(d time.Duration) time.Duration {
 	if n, err := strconv.Atoi(os.Getenv("SNAP_PATIENCE")); err == nil && n > 0 {
-		return time.Duration(n)
+		return time.Duration(n) * d
 	}
-	return 1
+	return d
 }
 
 // Container is a container of a test, with its task.
