@@ -160,6 +160,9 @@ type File struct {
 	// not: Size says nothing of what it takes.
 	Sparse bool  `json:"sparse,omitempty"`
 	Stored int64 `json:"stored,omitempty"`
+	// Shared marks a page file that came with the checkpoint Memory.Base, of which the captured task
+	// was a restore: a link to the same file.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // Bytes is what the file takes.
@@ -203,6 +206,17 @@ func (c *Checkpoint) ImagesBytes() int64 {
 
 // Bytes is the size of the whole checkpoint.
 func (c *Checkpoint) Bytes() int64 { return c.ImagesBytes() + c.Diff.Bytes }
+
+// SharedBytes is the part of Bytes that came with the checkpoint's base.
+func (c *Checkpoint) SharedBytes() int64 {
+	var n int64
+	for _, f := range c.Files {
+		if f.Shared {
+			n += f.Bytes()
+		}
+	}
+	return n
+}
 
 // State is what changes about a registered checkpoint.
 type State struct {

@@ -25,4 +25,7 @@ type Memory struct {
 	// Reason is one sentence for people, without a full stop: why the memory is mapped
 	// or not.
 	Reason string `json:"reason,omitempty"`
+	// Base is the digest of the checkpoint whose page files the images go on mapping, because
+	// the captured task was a restore of it; empty for none. It need not exist any more.
+	Base string `json:"base,omitempty"`
 }

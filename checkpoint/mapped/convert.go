@@ -54,8 +54,8 @@ type converter struct {
 }
 
 // Convert fills dst, an empty directory on the file system of src, with the mapped
-// form of the images in src, which are in the copy form and stay as they are. What does
-// not change is linked.
+// form of the images in src, which stay as they are: in the copy form, or mapped where Keep
+// has left them so. What does not change is linked.
 func Convert(ctx context.Context, dst, src string) (Stats, error) {
 	s, err := convert(ctx, dst, src)
 	if err != nil {
@@ -170,15 +170,35 @@ func equal(a, b []byte) bool {
 	return bytes.Equal(a, b)
 }
 
-// pageFileName is the name of p's page file.
-func pageFileName(p *process) string { return filePrefix + strconv.Itoa(p.pid) + fileSuffix }
+// pageFileName is a name for p's page file that is free: page files of earlier images, which
+// these refer to, keep theirs.
+func (c *converter) pageFileName(p *process) (string, error) {
+	for n := 1; ; n++ {
+		key := keyPrefix + strconv.Itoa(p.pid)
+		if n > 1 {
+			key += "-" + strconv.Itoa(n)
+		}
+		name := FileName(key)
+		_, err := os.Lstat(filepath.Join(c.src, name))
+		if errors.Is(err, os.ErrNotExist) {
+			return name, nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}
 
 // writePages writes the areas to p's page file, if there are any, and notes their places.
 func (c *converter) writePages(ctx context.Context, p *process, areas []*area, places map[*area]place) (err error) {
 	if len(areas) == 0 {
 		return nil
 	}
-	f, err := create(filepath.Join(c.dst, pageFileName(p)))
+	name, err := c.pageFileName(p)
+	if err != nil {
+		return err
+	}
+	f, err := create(filepath.Join(c.dst, name))
 	if err != nil {
 		return err
 	}
@@ -203,7 +223,7 @@ func (c *converter) writePages(ctx context.Context, p *process, areas []*area, p
 	if _, err := unix.Seek(int(f.Fd()), int64(end), unix.SEEK_DATA); !errors.Is(err, unix.ENXIO) {
 		return errors.New("the file system does not tell where a file has holes")
 	}
-	c.numbers[p] = c.files.add("/"+keyPrefix+strconv.Itoa(p.pid), int64(end+gap))
+	c.numbers[p] = c.files.add("/"+fileKey(name), int64(end+gap))
 	return nil
 }
 

@@ -74,12 +74,19 @@ func parseFile(rec []byte) (id uint64, name string, err error) {
 // add enters a page file and returns its number.
 func (fs *files) add(name string, size int64) uint64 {
 	fs.last++
+	fs.im.records = append(fs.im.records, pageFileEntry(fs.last, name, size))
+	fs.names[fs.last] = name
+	return fs.last
+}
+
+// pageFileEntry is the record of a page file.
+func pageFileEntry(id uint64, name string, size int64) []byte {
 	var owner message
 	for num := protowire.Number(1); num <= 5; num++ {
 		owner.set(num, 0)
 	}
 	var reg message
-	reg.set(regID, fs.last)
+	reg.set(regID, id)
 	reg.set(regFlags, 0) // O_RDONLY
 	reg.set(regPosition, 0)
 	reg.setBytes(regOwner, owner.encode())
@@ -88,11 +95,24 @@ func (fs *files) add(name string, size int64) uint64 {
 	reg.set(regSize, uint64(size))
 	var m message
 	m.set(fileType, typeRegular)
-	m.set(fileID, fs.last)
+	m.set(fileID, id)
 	m.setBytes(fileRegular, reg.encode())
-	fs.im.records = append(fs.im.records, m.encode())
-	fs.names[fs.last] = name
-	return fs.last
+	return m.encode()
+}
+
+// rename gives a page file, as a dump describes it, the name that it has at rest.
+func (fs *files) rename(id uint64, name string, size int64) error {
+	for i, rec := range fs.im.records {
+		m, err := parse(rec)
+		if err != nil {
+			return err
+		}
+		if m.number(fileID) == id {
+			fs.im.records[i] = pageFileEntry(id, name, size)
+		}
+	}
+	fs.names[id] = name
+	return nil
 }
 
 // remove takes the files with these numbers out.
@@ -133,11 +153,18 @@ func Files(dir string) ([]File, error) {
 	}
 	var fs []File
 	for _, path := range paths {
-		pid := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), filePrefix), fileSuffix)
-		fs = append(fs, File{Path: path, Key: keyPrefix + pid})
+		fs = append(fs, File{Path: path, Key: fileKey(filepath.Base(path))})
 	}
 	return fs, nil
 }
+
+// fileKey is the key of the page file with that name.
+func fileKey(name string) string {
+	return keyPrefix + strings.TrimSuffix(strings.TrimPrefix(name, filePrefix), fileSuffix)
+}
+
+// FileName is the name of the page file with that key.
+func FileName(key string) string { return filePrefix + strings.TrimPrefix(key, keyPrefix) + fileSuffix }
 
 // IsPageFile says whether a file of images is a page file.
 func IsPageFile(name string) bool {

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -152,8 +154,8 @@ func set(got map[string]string, pid int, addr uint64, page []byte) {
 
 func readMapped(t testing.TB, dir string, fs *files, p *process, a *area, got map[string]string) {
 	t.Helper()
-	var pid int
-	if n, err := fmt.Sscanf(fs.names[a.number(vmaFile)], "/snap-pages-%d", &pid); n != 1 || err != nil {
+	key, ours := strings.CutPrefix(fs.names[a.number(vmaFile)], "/")
+	if !ours || !strings.HasPrefix(key, keyPrefix) {
 		return // a file of the program's own
 	}
 	if a.number(vmaFlags)&mapAnonymous != 0 || a.number(vmaOffset)%huge != a.start%huge {
@@ -167,7 +169,7 @@ func readMapped(t testing.TB, dir string, fs *files, p *process, a *area, got ma
 			}
 		}
 	}
-	f, err := os.Open(filepath.Join(dir, fmt.Sprintf("pages-mapped-%d.img", pid)))
+	f, err := os.Open(filepath.Join(dir, FileName(key)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,6 +277,185 @@ func TestConvert(t *testing.T) {
 	}
 	if rest, err := Files(back); err != nil || len(rest) != 0 {
 		t.Errorf("page files %v are left in the copy form: %v", rest, err)
+	}
+}
+
+// write makes images in the mapped form those of a task that has written pages since.
+func write(t *testing.T, dir string, pid int, pages map[uint64][]byte) {
+	t.Helper()
+	err := Rewrite(dir, func(dst string) error {
+		p, err := readProcess(dir, pid)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		w, err := newPageWriter(dst, p.pagemap)
+		if err != nil {
+			return err
+		}
+		addrs := slices.Collect(maps.Keys(pages))
+		for _, r := range p.runs {
+			for addr := r.start; addr < r.end(); addr += pageSize {
+				if pages[addr] == nil {
+					addrs = append(addrs, addr)
+				}
+			}
+		}
+		slices.Sort(addrs)
+		for _, addr := range addrs {
+			page := pages[addr]
+			if page == nil {
+				page = p.page(addr)
+			}
+			if err := w.add(addr, pagePresent, page); err != nil {
+				return err
+			}
+		}
+		if err := w.finish(dst); err != nil {
+			return err
+		}
+		return link(dst, dir, map[string]bool{p.name: true, pagesName(p.id): true})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// asDumped opens the page files of images in the mapped form, and names them in the images as
+// a dump does. It takes their names in the directory away.
+func asDumped(t *testing.T, dir string) []Source {
+	t.Helper()
+	sources, err := OpenFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { CloseFiles(sources) })
+	fs, err := readFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range sources {
+		s := &sources[n]
+		for id, name := range fs.names {
+			if name == "/"+s.Key {
+				s.Name = fmt.Sprintf("file[2a:%x]", id)
+				if err := fs.rename(id, s.Name, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, filesName), fs.im.encode(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return sources
+}
+
+// TestKeep: a task that was restored mapped is captured again. What was hardly written stays
+// in the file where it is, the rest is written anew, and the memory is the same.
+func TestKeep(t *testing.T) {
+	base := t.TempDir()
+	if _, err := Convert(t.Context(), base, plant(t, bigTree()...)); err != nil {
+		t.Fatal(err)
+	}
+	// Two pages of an area of 300 of 1, which 3 shares; half of another.
+	const first, area = uint64(0x7f0000000000), uint64(0x7f0000000000) + 6<<30
+	written := map[uint64][]byte{area: text("new"), area + 9*pageSize: zero}
+	for n := range uint64(32) {
+		written[first+n*pageSize] = text("half %d", n)
+	}
+	write(t, base, 1, written)
+	want := memory(t, base)
+
+	dump := t.TempDir()
+	if err := link(dump, base, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{filesName} { // not to be changed in both
+		data, err := os.ReadFile(filepath.Join(base, name))
+		if err == nil {
+			err = errors.Join(os.Remove(filepath.Join(dump, name)), os.WriteFile(filepath.Join(dump, name), data, 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sources := asDumped(t, dump)
+	kept := t.TempDir()
+	keys, err := Keep(t.Context(), kept, dump, sources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"snap-pages-1", "snap-pages-2", "snap-pages-4", "snap-pages-5"}; !slices.Equal(keys, want) {
+		t.Errorf("%v were kept, want %v", keys, want)
+	}
+	if got := memory(t, kept); !maps.Equal(got, want) {
+		t.Fatalf("%d pages of %d, or others", len(got), len(want))
+	}
+	// What must be written anew goes to a file of its own.
+	again := t.TempDir()
+	stats, err := Convert(t.Context(), again, kept)
+	if err != nil || stats.Areas != 1 {
+		t.Fatalf("%+v, %v", stats, err)
+	}
+	if got := memory(t, again); !maps.Equal(got, want) {
+		t.Fatalf("%d pages of %d, or others", len(got), len(want))
+	}
+	files, err := Files(again)
+	if err != nil || len(files) != 5 || !slices.ContainsFunc(files, func(f File) bool { return f.Key == "snap-pages-1-2" }) {
+		t.Errorf("%v, %v", files, err)
+	}
+	a, aerr := os.Stat(filepath.Join(base, "pages-mapped-1.img"))
+	b, berr := os.Stat(filepath.Join(again, "pages-mapped-1.img"))
+	if aerr != nil || berr != nil || !os.SameFile(a, b) {
+		t.Error("the page file was copied")
+	}
+	// A file without a name can be read, and not be linked.
+	for _, f := range files {
+		for _, dir := range []string{base, dump, kept, again} {
+			_ = os.Remove(filepath.Join(dir, filepath.Base(f.Path)))
+		}
+	}
+	if _, err := Keep(t.Context(), t.TempDir(), dump, sources); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	flat := t.TempDir()
+	if err := Flatten(t.Context(), flat, dump, sources); err != nil {
+		t.Fatal(err)
+	}
+	if got := memory(t, flat); !maps.Equal(got, want) {
+		t.Fatalf("%d pages of %d, or others", len(got), len(want))
+	}
+}
+
+// TestKeepTwisted: CRIU takes areas of two processes with equal bounds and one file for one,
+// whatever their offsets. Where these differ, both are written anew.
+func TestKeepTwisted(t *testing.T) {
+	base := t.TempDir()
+	same := func(i int) []byte { return text("same %d", i) }
+	stack := anon(0x7ffc00000000, 1, all("stack"))
+	if _, err := Convert(t.Context(), base, plant(t,
+		testProcess{1, 0, 0, []testArea{anon(0x7f0000000000, 128, same), stack}},
+		testProcess{2, 1, 0, []testArea{anon(0x7f0000000000, 128, same), stack}})); err != nil {
+		t.Fatal(err)
+	}
+	p, err := readProcess(base, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	p.areas[0].set(vmaOffset, p.areas[0].number(vmaOffset)+pageSize) // as after an mremap
+	if err := os.WriteFile(filepath.Join(base, mmName(2)), p.encodeMM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dst := t.TempDir()
+	keys, err := Keep(t.Context(), dst, base, asDumped(t, base))
+	if err != nil || len(keys) != 0 {
+		t.Fatalf("%v, %v", keys, err)
+	}
+	got := memory(t, dst)
+	if at := fmt.Sprintf("%d:%x", 2, 0x7f0000000000); got[at] != string(text("same 1")) {
+		t.Errorf("the child's first page is %.20q", got[at])
 	}
 }
 

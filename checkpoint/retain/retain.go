@@ -18,7 +18,7 @@ import (
 
 // Limits are the budgets; 0 is no limit.
 type Limits struct {
-	// MaxBytes is the size of all checkpoints together.
+	// MaxBytes is the size of all checkpoints together, what they share counted once.
 	MaxBytes int64
 	// PerImage is the number of templates of one image and command.
 	PerImage int
@@ -50,6 +50,8 @@ type Removal struct {
 	Cause Cause
 	// Reason is the cause in words.
 	Reason string
+	// Frees is the room on the disk that it frees if those before it went, too.
+	Frees int64
 }
 
 // Select returns the checkpoints that have to go for the limits to hold, first what
@@ -72,8 +74,8 @@ type Removal struct {
 func Select(entries []checkpoint.Entry, l Limits, now time.Time, spare func(checkpoint.Entry) bool) []Removal {
 	s := selection{limits: l, now: now}
 	for _, e := range entries {
+		s.usage.Add(&e.Checkpoint)
 		if e.State.Pinned || spare != nil && spare(e) {
-			s.fixed += e.Checkpoint.Bytes()
 			s.staying = append(s.staying, e)
 		} else {
 			s.loose = append(s.loose, e)
@@ -93,11 +95,15 @@ func Select(entries []checkpoint.Entry, l Limits, now time.Time, spare func(chec
 type selection struct {
 	limits Limits
 	now    time.Time
-	// loose are those that may go, better ones first; staying those that may not,
-	// and fixed is their size.
+	// loose are those that may go, better ones first; staying those that may not.
 	loose, staying []checkpoint.Entry
-	fixed          int64
-	removals       []Removal
+	// usage is what is left takes.
+	usage    checkpoint.Usage
+	removals []Removal
+}
+
+func (s *selection) remove(e checkpoint.Entry, cause Cause, reason string) {
+	s.removals = append(s.removals, Removal{Entry: e, Cause: cause, Reason: reason, Frees: s.usage.Remove(&e.Checkpoint)})
 }
 
 // better sorts those that work before those that are quarantined, and newer ones first.
@@ -118,17 +124,23 @@ func boolToInt(b bool) int {
 
 // drop removes from the loose ones those that why gives a reason for, the worst first.
 func (s *selection) drop(cause Cause, why func(e checkpoint.Entry) string) {
+	type removal struct {
+		e      checkpoint.Entry
+		reason string
+	}
 	var left []checkpoint.Entry
-	var gone []Removal
+	var gone []removal
 	for _, e := range s.loose {
 		if reason := why(e); reason != "" {
-			gone = append(gone, Removal{Entry: e, Cause: cause, Reason: reason})
+			gone = append(gone, removal{e, reason})
 		} else {
 			left = append(left, e)
 		}
 	}
-	slices.Reverse(gone)
-	s.loose, s.removals = left, append(s.removals, gone...)
+	s.loose = left
+	for _, r := range slices.Backward(gone) {
+		s.remove(r.e, cause, r.reason)
+	}
 }
 
 func (s *selection) age() {
@@ -226,19 +238,14 @@ func (s *selection) surplus(cause Cause, limit int, what string, group func(chec
 }
 
 func (s *selection) bytes() {
-	left := s.fixed
-	for _, e := range s.loose {
-		left += e.Checkpoint.Bytes()
-	}
 	if s.limits.MaxBytes <= 0 {
 		return
 	}
 	for _, e := range s.byWorth() {
-		if left <= s.limits.MaxBytes {
+		if s.usage.Bytes() <= s.limits.MaxBytes {
 			return
 		}
-		left -= e.Checkpoint.Bytes()
-		s.removals = append(s.removals, Removal{Entry: e, Cause: Bytes, Reason: fmt.Sprintf("more than %d bytes in all", s.limits.MaxBytes)})
+		s.remove(e, Bytes, fmt.Sprintf("more than %d bytes in all", s.limits.MaxBytes))
 	}
 }
 

@@ -103,7 +103,8 @@ type CommitOptions struct {
 
 // Commit registers the draft. Of meta, SchemaVersion, Files and Diff are filled in from
 // what lies in the draft, but a file that meta.Files marks as Pages is marked so, too,
-// as are all pages-*.img. A checkpoint of no kind is a template. One without a fingerprint is found by name and digest
+// as are all pages-*.img; and one that it marks as Shared has the digest that it says there,
+// and is not read again. A checkpoint of no kind is a template. One without a fingerprint is found by name and digest
 // only. If the same checkpoint is registered already, it is given the name, and repaired
 // if it is damaged. A checkpoint has one name; a second one takes the place of the first.
 //

@@ -123,6 +123,7 @@ func checkManifest(c *checkpoint.Checkpoint) error {
 		{"host.kernel", c.Host.Kernel},
 		{"host.cgroup", c.Host.Cgroup},
 		{"memory.reason", c.Memory.Reason},
+		{"memory.base", c.Memory.Base},
 	} {
 		if err := checkText(t.text); err != nil {
 			return bad("%s %v", t.field, err)
@@ -213,6 +214,9 @@ func checkFiles(c *checkpoint.Checkpoint) error {
 			return fmt.Errorf("path %.80q is out of order or listed twice", f.Path)
 		}
 		last = f.Path
+		if f.Shared && !f.Sparse {
+			return fmt.Errorf("%s is shared and no page file", f.Path)
+		}
 		if f.Stored < 0 || f.Stored > f.Size {
 			return fmt.Errorf("more of %s is stored than there is", f.Path)
 		}

@@ -26,9 +26,9 @@ func (d *Draft) seal(ctx context.Context, meta *checkpoint.Checkpoint) (string, 
 	if err := checkParts(d.lock, imagesName, diffName); err != nil {
 		return "", fmt.Errorf("%w draft: %w", checkpoint.ErrInvalid, err)
 	}
-	marked := make(map[string]bool)
+	marked := make(map[string]checkpoint.File)
 	for _, f := range meta.Files {
-		marked[f.Path] = f.Pages
+		marked[f.Path] = f
 	}
 	var files []*checkpoint.File
 	g, gctx := errgroup.WithContext(ctx)
@@ -82,7 +82,7 @@ func checkParts(dir *os.File, want ...string) error {
 }
 
 // hashImages makes all below dir/images private and returns its files, sorted by path.
-func hashImages(ctx context.Context, dir *os.File, marked map[string]bool) ([]*checkpoint.File, error) {
+func hashImages(ctx context.Context, dir *os.File, marked map[string]checkpoint.File) ([]*checkpoint.File, error) {
 	var files []*checkpoint.File
 	// Files are opened by the walk and hashed aside; the limit bounds the
 	// descriptors as well.
@@ -102,8 +102,13 @@ func hashImages(ctx context.Context, dir *os.File, marked map[string]bool) ([]*c
 			f.Close()
 			return err
 		}
-		file := &checkpoint.File{Path: n.path, Pages: marked[n.path] || isPages(n.path), Sparse: isSparse(n.path)}
+		mark := marked[n.path]
+		file := &checkpoint.File{Path: n.path, Pages: mark.Pages || isPages(n.path), Sparse: isSparse(n.path)}
 		files = append(files, file)
+		if mark.Shared && mark.Size == n.st.Size {
+			*file = mark
+			return f.Close()
+		}
 		g.Go(func() (err error) {
 			defer f.Close()
 			if file.Sparse {

@@ -67,7 +67,7 @@ func (s *Store) CountPruned(pruned []Pruned) error {
 	}
 	return s.Count(true, func(t *tally.Tally) {
 		for _, p := range pruned {
-			t.AddPruned(p.Cause, p.Entry.Checkpoint.Bytes())
+			t.AddPruned(p.Cause, p.Frees)
 		}
 	})
 }

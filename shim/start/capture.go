@@ -81,7 +81,7 @@ func (t *Taken) Register(ctx context.Context) (e checkpoint.Entry, err error) {
 	if t.meta.Held, err = t.init.heldFiles(t.draft.ImagesDir()); err != nil {
 		return e, err
 	}
-	if t.meta.Memory, err = t.init.shapeMemory(ctx, t.draft.ImagesDir(), t.frozen.code); err != nil {
+	if t.meta.Memory, t.meta.Files, err = t.init.shapeMemory(ctx, t.draft.ImagesDir(), t.frozen.code); err != nil {
 		return e, err
 	}
 	if e, err = t.draft.Commit(ctx, t.meta, t.opts); err != nil {

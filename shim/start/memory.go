@@ -131,6 +131,24 @@ func (i *Init) unmapImages(ctx context.Context, dir string) error {
 	return mapped.Rewrite(dir, func(dst string) error { return mapped.Flatten(ctx, dst, dir, i.pages) })
 }
 
+// keepPages leaves the images of a dump with the page files that the task maps, and returns
+// their keys; none where there are none, or where that cannot be: then the images are whole.
+func (i *Init) keepPages(ctx context.Context, dir string) (keys []string, err error) {
+	if len(i.pages) == 0 {
+		return nil, nil
+	}
+	err = mapped.Rewrite(dir, func(dst string) (err error) {
+		keys, err = mapped.Keep(ctx, dst, dir, i.pages)
+		return err
+	})
+	if err == nil || errors.Is(err, mapped.ErrRewrite) || ctx.Err() != nil {
+		return keys, err
+	}
+	// As when the task's checkpoint was removed meanwhile.
+	log.G(ctx).WithError(err).WithField("id", i.req.ID).Info("the checkpoint holds all memory, and not what was written alone")
+	return nil, i.unmapImages(ctx, dir)
+}
+
 // collectCode notes, in the pause of a capture, what the processes run, if the rule will
 // be asked for it. Of a resume point the memory is copied unless somebody asks for more: it
 // is for the rare start after a crash, where being right matters more than being quick.
@@ -147,39 +165,62 @@ func (i *Init) collectCode(l *live, f *frozen, kind checkpoint.Kind) error {
 	return nil
 }
 
-// shapeMemory gives the images of a capture the form in which they are restored. What
-// keeps them from the mapped form is no reason to have no checkpoint.
-func (i *Init) shapeMemory(ctx context.Context, dir string, code *rule.Tree) (checkpoint.Memory, error) {
+// shapeMemory gives the images of a capture the form in which they are restored, and returns
+// the files that came with the task's own checkpoint. What keeps them from the mapped form
+// is no reason to have no checkpoint.
+func (i *Init) shapeMemory(ctx context.Context, dir string, code *rule.Tree) (checkpoint.Memory, []checkpoint.File, error) {
 	m := checkpoint.Memory{Form: checkpoint.MemoryCopy, Reason: "memory=copy or lazy was asked for at the capture, or it is a resume point"}
-	if err := i.unmapImages(ctx, dir); err != nil {
-		return m, err
-	}
 	if code == nil {
-		return m, nil
+		return m, nil, i.unmapImages(ctx, dir)
 	}
 	v := code.Judge(ctx)
 	if err := ctx.Err(); err != nil {
-		return m, err
+		return m, nil, err
 	}
 	m.Safe, m.Reason = v.Safe, v.Reason
 	if !v.Safe && i.settings.Memory != checkpoint.MemoryMapped {
-		return m, nil
+		return m, nil, i.unmapImages(ctx, dir)
 	}
-	err := mapped.Rewrite(dir, func(dst string) error {
+	keys, err := i.keepPages(ctx, dir)
+	if err != nil {
+		return m, nil, err
+	}
+	shared := i.sharedFiles(keys)
+	if len(keys) > 0 {
+		m.Form, m.Base = checkpoint.MemoryMapped, i.plan.entry.Digest
+	}
+	err = mapped.Rewrite(dir, func(dst string) error {
 		_, err := mapped.Convert(ctx, dst, dir)
 		return err
 	})
 	switch {
 	case err == nil:
 		m.Form = checkpoint.MemoryMapped
-		return m, nil
 	case errors.Is(err, mapped.ErrNothing):
-		m.Reason = mapped.ErrNothing.Error()
-		return m, nil
+		if len(keys) == 0 {
+			m.Reason = mapped.ErrNothing.Error()
+		}
 	case errors.Is(err, mapped.ErrRewrite) || ctx.Err() != nil:
-		return m, err
+		return m, nil, err
+	default:
+		log.G(ctx).WithError(err).WithField("id", i.req.ID).Warn("the checkpoint's memory stays as CRIU wrote it")
+		m.Reason = err.Error()
 	}
-	log.G(ctx).WithError(err).WithField("id", i.req.ID).Warn("the checkpoint's memory stays in the copy form")
-	m.Reason = err.Error()
-	return m, nil
+	return m, shared, nil
+}
+
+// sharedFiles are the page files with these keys as the manifest of the task's checkpoint has
+// them: nothing of them is read again.
+func (i *Init) sharedFiles(keys []string) []checkpoint.File {
+	var files []checkpoint.File
+	for _, key := range keys {
+		name := mapped.FileName(key)
+		for _, f := range i.plan.entry.Checkpoint.Files {
+			if f.Path == name {
+				f.Shared = true
+				files = append(files, f)
+			}
+		}
+	}
+	return files
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/checkpoint/store"
 )
 
@@ -45,13 +46,13 @@ func (i *Init) room(pids []int) error {
 
 func pinnedBytes(st *store.Store) (int64, error) {
 	entries, err := st.List()
-	var n int64
+	var pinned checkpoint.Usage
 	for _, e := range entries {
 		if e.State.Pinned {
-			n += e.Checkpoint.Bytes()
+			pinned.Add(&e.Checkpoint)
 		}
 	}
-	return n, err
+	return pinned.Bytes(), err
 }
 
 // memoryOf returns what CRIU will write of a process's memory, more or less: its part

@@ -93,7 +93,7 @@ func (i *Init) prune(ctx context.Context) {
 		if p.InUse == "" {
 			i.starter.announce(topicPrune, p.Entry.Checkpoint.Source.Container, map[string]string{
 				"checkpoint": p.Entry.Digest, "checkpoint_name": p.Entry.Name, "cause": string(p.Cause), "reason": p.Reason,
-				"bytes": strconv.FormatInt(p.Entry.Checkpoint.Bytes(), 10),
+				"bytes": strconv.FormatInt(p.Frees, 10),
 			})
 		}
 	}

@@ -128,18 +128,7 @@ func TestMappedShared(t *testing.T) {
 		}
 		for range 2 {
 			for _, clone := range clones {
-				had := strings.Count(clone.Out.String(), "ok")
-				clone.Kill(unix.SIGUSR1)
-				eventually(t, func() error {
-					out := clone.Out.String()
-					if strings.Contains(out, "wrong") {
-						t.Fatal(out)
-					}
-					if strings.Count(out, "ok") == had {
-						return fmt.Errorf("its output is %q", out)
-					}
-					return nil
-				})
+				checkAll(t, clone)
 			}
 		}
 		for _, clone := range clones {
@@ -163,6 +152,54 @@ func TestMappedShared(t *testing.T) {
 		t.Error(err)
 	}
 	report(t, map[string]any{"program_bytes": 200 << 20, "clones": 5, "mapped": figures[checkpoint.MemoryMapped], "copy": figures[checkpoint.MemoryCopy]})
+}
+
+// TestMappedAgain: the checkpoint of a clone holds what the clone has written, and shares the page
+// file with the checkpoint that the clone came from, also when that one is removed.
+func TestMappedAgain(t *testing.T) {
+	t.Parallel()
+	w := allocating(t, "/bin/hold")
+	c := start(t, shared, w)
+	c.Out.WaitFor(t, "ok 0")
+	e := c.MustCapture(capture.Request{Stop: true})
+	st := openStore(t, shared)
+	for generation := range 3 {
+		clone := start(t, shared, w.Annotate("checkpoint", e.Digest).Annotate("memory", "mapped"))
+		clone.MustRestored(e)
+		checkAll(t, clone)
+		next := clone.MustCapture(capture.Request{Stop: true})
+		m, own := next.Checkpoint.Memory, next.Checkpoint.Bytes()-next.Checkpoint.SharedBytes()
+		if m.Form != checkpoint.MemoryMapped || m.Base != e.Digest || next.Checkpoint.SharedBytes() < 200<<20 || own > 20<<20 {
+			t.Fatalf("generation %d: %+v, %d bytes of its own, %d shared", generation, m, own, next.Checkpoint.SharedBytes())
+		}
+		if _, err := shared.Snapctl(testContext(t), "rm", e.Digest); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Verify(testContext(t), next, nil); err != nil {
+			t.Fatal(err)
+		}
+		e = next
+	}
+	copied := start(t, shared, w.Annotate("checkpoint", e.Digest).Annotate("memory", "copy"))
+	copied.MustMemory(checkpoint.MemoryCopy, "was asked for")
+	checkAll(t, copied)
+}
+
+// checkAll has the program hold check all its memory.
+func checkAll(t *testing.T, c *container) {
+	t.Helper()
+	had := strings.Count(c.Out.String(), "ok")
+	c.Kill(unix.SIGUSR1)
+	eventually(t, func() error {
+		out := c.Out.String()
+		if strings.Contains(out, "wrong") {
+			t.Fatal(out)
+		}
+		if strings.Count(out, "ok") == had {
+			return fmt.Errorf("its output is %q", out)
+		}
+		return nil
+	})
 }
 
 func report(t *testing.T, figures any) {

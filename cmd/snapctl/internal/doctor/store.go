@@ -104,7 +104,8 @@ func entryChecks(ctx context.Context, st *store.Store, node Node, opts Options) 
 		host = &node.Facts
 	}
 	var checks []Check
-	fine, bytes := 0, int64(0)
+	fine := 0
+	var usage checkpoint.Usage
 	for _, e := range entries {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
@@ -124,7 +125,7 @@ func entryChecks(ctx context.Context, st *store.Store, node Node, opts Options) 
 			continue
 		}
 		fine++
-		bytes += e.Checkpoint.Bytes()
+		usage.Add(&e.Checkpoint)
 	}
 	for _, d := range damaged {
 		checks = append(checks, broken(d.Digest, d.Err))
@@ -134,7 +135,7 @@ func entryChecks(ctx context.Context, st *store.Store, node Node, opts Options) 
 	if opts.Verify {
 		depth = "all data verified"
 	}
-	return append([]Check{ok("checkpoints", "%d ready, %s; %s", fine, human.Bytes(bytes), depth)}, checks...), nil
+	return append([]Check{ok("checkpoints", "%d ready, %s; %s", fine, human.Bytes(usage.Bytes()), depth)}, checks...), nil
 }
 
 // pageChecks says whether the kernel checks page data as it is read.

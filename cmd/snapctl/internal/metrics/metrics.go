@@ -124,10 +124,11 @@ func (w *writer) tally(t *tally.Tally) {
 func (w *writer) store(n *Node) {
 	checkpoints, bytes := map[checkpoint.Kind]int64{}, map[checkpoint.Kind]int64{}
 	var pinned, quarantined int64
+	var usage checkpoint.Usage
 	for _, e := range n.Entries {
 		kind := cmp.Or(e.Checkpoint.Kind, checkpoint.Template)
 		checkpoints[kind]++
-		bytes[kind] += e.Checkpoint.Bytes()
+		bytes[kind] += usage.Add(&e.Checkpoint)
 		if e.State.Pinned {
 			pinned++
 		}
@@ -140,7 +141,7 @@ func (w *writer) store(n *Node) {
 		values     map[checkpoint.Kind]int64
 	}{
 		{"snap_store_checkpoints", "Registered checkpoints by kind.", checkpoints},
-		{"snap_store_bytes", "Size of registered checkpoints by kind.", bytes},
+		{"snap_store_bytes", "Size of registered checkpoints by kind, what several share counted once.", bytes},
 	} {
 		w.metric(g.name, "gauge", g.help)
 		for _, kind := range tally.Kinds {

@@ -56,10 +56,19 @@ func Captured(w io.Writer, e checkpoint.Entry, stopped bool) error {
 	s.add(fmt.Sprintf("captured %s; %s", human.Text(c.Source.Container), after),
 		pair("name", e.Name),
 		pair("digest", e.Digest),
-		pair("size", human.Bytes(c.Bytes())),
+		pair("size", size(&c)),
 		pair("pause", fmt.Sprintf("%s (dump %s, writable layer %s)", human.Milliseconds(c.Timing.PauseMS), human.Milliseconds(c.Timing.DumpMS), human.Milliseconds(c.Timing.DiffMS))),
 	)
 	return s.err
+}
+
+// size is the whole size, and what of it another checkpoint has as well.
+func size(c *checkpoint.Checkpoint) string {
+	whole := human.Bytes(c.Bytes())
+	if shared := c.SharedBytes(); shared > 0 {
+		return fmt.Sprintf("%s, of which %s are shared with the checkpoint that it was restored from", whole, human.Bytes(shared))
+	}
+	return whole
 }
 
 // Imported writes what was registered from a stream.

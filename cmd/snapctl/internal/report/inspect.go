@@ -65,7 +65,7 @@ func (r *Report) Inspect(ref string) error {
 		pair("format", c.Diff.Format),
 		pair("sha256", c.Diff.SHA256),
 	)
-	s.add("Memory", memoryForm(c.Memory)...)
+	s.add("Memory", memoryForm(&c)...)
 	s.add("TCP connections", connectionRows(c.Connections)...)
 	s.add("Files of mounts (which a container's must have, too)", heldRows(c.Held)...)
 	s.add(fmt.Sprintf("Images (%s)", human.Count(len(c.Files), "file")), fileRows(c.Files)...)
@@ -74,11 +74,16 @@ func (r *Report) Inspect(ref string) error {
 
 // memoryForm says in which form the images hold the memory; nothing of a checkpoint that
 // was taken before there were two.
-func memoryForm(m checkpoint.Memory) []row {
+func memoryForm(c *checkpoint.Checkpoint) []row {
+	m := c.Memory
 	if m.Form == "" {
 		return nil
 	}
-	return []row{pair("form", string(m.Form)), pair("reason", m.Reason)}
+	rows := []row{pair("form", string(m.Form)), pair("reason", m.Reason)}
+	if m.Base != "" {
+		rows = append(rows, pair("base", m.Base), pair("shared with it", human.Bytes(c.SharedBytes())))
+	}
+	return rows
 }
 
 // connectionRows has those that are part of the checkpoint, the program's end first.

@@ -14,7 +14,7 @@ type Pruning struct {
 	// Removed went, in this order; InUse should have gone.
 	Removed []PrunedEntry `json:"removed"`
 	InUse   []PrunedEntry `json:"inUse"`
-	// FreedBytes is the size of what went.
+	// FreedBytes is the size of what went, but for what others share with it.
 	FreedBytes int64 `json:"freedBytes"`
 	// Swept is the number of things that killed processes had left behind.
 	Swept int `json:"swept"`
@@ -46,7 +46,7 @@ func NewPruning(pruned []store.Pruned, swept int, dryRun bool) Pruning {
 			continue
 		}
 		p.Removed = append(p.Removed, e)
-		p.FreedBytes += e.Bytes
+		p.FreedBytes += x.Frees
 	}
 	return p
 }
