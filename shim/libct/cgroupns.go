@@ -1,15 +1,12 @@
 package libct
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"reflect"
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
@@ -140,13 +137,12 @@ func (o outside) Set(r *cgroups.Resources) error {
 }
 
 // manageFromOutside gives c an outside manager. libcontainer has no other way to it
-// than the field (TestContractCgroupManager).
+// than the field.
 func manageFromOutside(c *libcontainer.Container) error {
-	f := reflect.ValueOf(c).Elem().FieldByName("cgroupManager")
-	if !f.IsValid() || f.Type() != reflect.TypeFor[cgroups.Manager]() {
-		return errors.New("libcontainer's container keeps its cgroup manager in an unknown way")
+	m, err := field[cgroups.Manager](c, "cgroupManager")
+	if err != nil {
+		return err
 	}
-	m := (*cgroups.Manager)(unsafe.Pointer(f.UnsafeAddr()))
 	*m = outside{*m}
 	return nil
 }

@@ -115,3 +115,19 @@ func TestContractCgroupManager(t *testing.T) {
 		t.Errorf("the container's manager is of type %s", m.Type())
 	}
 }
+
+// TestContractCRIUVersion: told CRIU's version, libcontainer starts none to ask, and judges
+// by what it was told.
+func TestContractCRIUVersion(t *testing.T) {
+	b := newBundle(t, "exit 0")
+	cfg, err := b.spec.config()
+	must(t, err)
+	c, err := libcontainer.Create(b.runtime.Root, b.spec.ID, cfg)
+	must(t, err)
+	defer func() { must(t, c.Destroy()) }()
+	t.Setenv("PATH", t.TempDir())
+	must(t, knowCRIU(c, 20000))
+	if err := c.Checkpoint(&libcontainer.CriuOpts{}); err == nil || !strings.Contains(err.Error(), "CRIU version 20000 must be 30000 or higher") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -48,6 +48,9 @@ func (c *Container) Dump(ctx context.Context, d Dump) error {
 	if err != nil {
 		return fmt.Errorf("load container %s: %w", c.spec.ID, err)
 	}
+	if err := knowCRIU(view, d.CRIU); err != nil {
+		return err
+	}
 	st, err := view.State()
 	if err != nil {
 		return err

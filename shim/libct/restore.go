@@ -42,6 +42,8 @@ type Images struct {
 	TCPEstablished, FileLocks, ExternalUnixSockets, Terminal bool
 	// Lazy leaves memory to a pager (package pager), whose socket is in Work.
 	Lazy bool
+	// CRIU is the version of the CRIU that will be found, as 40201 for 4.2.1; 0 if nobody knows.
+	CRIU int
 	// Inherit are files that the CRIU of a restore finds under the numbers that they
 	// have here (see inherit.Raise), as its configuration says.
 	Inherit []*os.File
@@ -119,6 +121,9 @@ func (r Runtime) Restore(ctx context.Context, s Spec, img Images, files Files) (
 		return nil, fmt.Errorf("make container %s: %w", s.ID, classify(err))
 	}
 	rs.cm, err = s.cgroupManager()
+	if err == nil {
+		err = knowCRIU(rs.c, img.CRIU)
+	}
 	if err == nil {
 		rs.process, err = process(s.OCI.Process, files)
 	}

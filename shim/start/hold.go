@@ -95,6 +95,10 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
+	facts, err := i.starter.hostFacts(ctx)
+	if err != nil {
+		return err
+	}
 	rs, err := runtime(i.req.Options, i.starter.Namespace).Restore(ctx, cs, libct.Images{
 		Dir:            p.images,
 		Work:           i.workDir(),
@@ -103,6 +107,7 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		Terminal:       i.oci.Process.Terminal,
 		FileLocks:      true,
 		Lazy:           i.pager != nil,
+		CRIU:           facts.CRIU,
 		Inherit:        append(i.pageFiles(), p.sockets.Files()...),
 	}, i.files())
 	if err != nil {

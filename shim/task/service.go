@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"sync/atomic"
 	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -43,14 +42,15 @@ type Service struct {
 	launch Launch
 	// shutdown ends the shim.
 	shutdown func()
-	// used says that a task was asked for.
-	used atomic.Bool
-	idle idle.Trimmer
+	// unused ends the shim if there is no task for a while: stopped by a Create, set again
+	// by one that fails.
+	unused *time.Timer
+	idle   idle.Trimmer
 }
 
-// unusedTimeout is how long a server waits for its first task. containerd asks
-// for it as soon as it has the server's address; if it was interrupted before,
-// nobody knows of the server, and nobody would ever end it.
+// unusedTimeout is how long a server waits for its first task, or for another one if that
+// came to nothing. containerd asks for it as soon as it has the server's address, and
+// for the end after a failure; if its caller was killed meanwhile, nobody would ever end the server.
 const unusedTimeout = 30 * time.Second
 
 // Init is what the service needs of a container: what the core needs, and captures.
@@ -79,8 +79,8 @@ func LaunchBy(s *start.Starter) Launch {
 // events to emit. shutdown is called when containerd asks for it and no task is left.
 func New(launch Launch, emit lifecycle.Emitter, shutdown func()) *Service {
 	s := &Service{tasks: lifecycle.NewRegistry(emit), launch: launch, shutdown: shutdown}
-	time.AfterFunc(unusedTimeout, func() {
-		if !s.used.Load() {
+	s.unused = time.AfterFunc(unusedTimeout, func() {
+		if s.tasks.Len() == 0 {
 			s.shutdown()
 		}
 	})
@@ -107,8 +107,13 @@ func (s *Service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
 }
 
 // Create makes a task: booted or being restored, waiting for Start.
-func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
-	s.used.Store(true)
+func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *taskapi.CreateTaskResponse, retErr error) {
+	s.unused.Stop()
+	defer func() {
+		if retErr != nil && s.tasks.Len() == 0 {
+			s.unused.Reset(unusedTimeout)
+		}
+	}()
 	opts, err := runtimeoptions.Decode(r.GetOptions())
 	if err != nil {
 		return nil, fmt.Errorf("create task %s: %w", r.ID, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -187,19 +188,44 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// A server that nobody asks for a task ends.
+// A server that nobody asks for a task ends, and one of which nobody asks more after its only
+// one came to nothing.
 func TestUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		unused, used := 0, 0
-		New(LaunchBy(&start.Starter{}), discard{}, func() { unused++ })
-		s := New(LaunchBy(&start.Starter{}), discard{}, func() { used++ })
-		if _, err := s.Create(t.Context(), &taskapi.CreateTaskRequest{ID: "t", Bundle: t.TempDir()}); err == nil {
+		ended := map[string]int{}
+		serve := func(name string, launch Launch) *Service {
+			return New(launch, discard{}, func() { ended[name]++ })
+		}
+		starter := LaunchBy(&start.Starter{})
+		serve("unused", starter)
+		failed := serve("failed", starter)
+		// A Create may take longer than anybody waits for the first.
+		busy := serve("busy", func(context.Context, start.Request, func()) (Init, error) {
+			time.Sleep(2 * unusedTimeout)
+			return nil, errors.New("no luck")
+		})
+		time.Sleep(unusedTimeout / 2)
+		req := &taskapi.CreateTaskRequest{ID: "t", Bundle: t.TempDir()}
+		done := make(chan error, 1)
+		go func() {
+			_, err := busy.Create(t.Context(), req)
+			done <- err
+		}()
+		if _, err := failed.Create(t.Context(), req); err == nil {
 			t.Error("a bundle without a spec was accepted")
 		}
-		time.Sleep(unusedTimeout + time.Second)
+		time.Sleep(unusedTimeout * 3 / 4)
 		synctest.Wait()
-		if unused != 1 || used != 0 {
-			t.Errorf("ended %d times unused, %d times used", unused, used)
+		if !maps.Equal(ended, map[string]int{"unused": 1}) {
+			t.Errorf("ended %v", ended)
+		}
+		if err := <-done; err == nil {
+			t.Error("created")
+		}
+		time.Sleep(2 * unusedTimeout)
+		synctest.Wait()
+		if !maps.Equal(ended, map[string]int{"unused": 1, "failed": 1, "busy": 1}) {
+			t.Errorf("ended %v", ended)
 		}
 	})
 }
