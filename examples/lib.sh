@@ -49,7 +49,8 @@ node() {
 	EOF
 	printf 'root = "%s/store"\n[capture]\nmin_interval = "1s"\n' "$dir" >"$dir/snap.toml"
 	printf '%s' "${2:-}" >"$dir/netns"
-	[ -f "$scratch/image.tar" ] || timeout -k 1 60 ctr images export "$scratch/image.tar" "$image" >"$dir/log"
+	# Without --local, ctr may end before it has written all that containerd has sent.
+	[ -f "$scratch/image.tar" ] || timeout -k 1 60 ctr images export --local "$scratch/image.tar" "$image" >"$dir/log"
 	on "$1"
 	power_on
 	timeout -k 1 60 ctr images import "$scratch/image.tar" >>"$dir/log"

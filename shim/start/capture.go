@@ -81,6 +81,9 @@ func (t *Taken) Register(ctx context.Context) (e checkpoint.Entry, err error) {
 	if t.meta.Held, err = t.init.heldFiles(t.draft.ImagesDir()); err != nil {
 		return e, err
 	}
+	if err := criu.DropEmptyTmpfs(t.draft.ImagesDir()); err != nil {
+		log.G(ctx).WithError(err).Warn("restores of the checkpoint will take longer than they could")
+	}
 	if t.meta.Memory, t.meta.Files, err = t.init.shapeMemory(ctx, t.draft.ImagesDir(), t.frozen.code); err != nil {
 		return e, err
 	}
