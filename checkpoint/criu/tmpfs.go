@@ -8,14 +8,21 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Numbers in a mnt_entry (images/mnt.proto).
+// Numbers in a mnt_entry, and of the kinds of file systems (images/mnt.proto).
 const (
+	mountKind    = 1
 	mountDevice  = 3
 	mountOptions = 9
+	mountName    = 14
+
+	kindTmpfs = 5
+	// kindAuto is what CRIU mounts by its name, and knows nothing of.
+	kindAuto = 16
 )
 
 // tarBlock is the unit of an archive (POSIX ustar), and maxEmptyTar the length of one with a
@@ -25,11 +32,11 @@ const (
 	maxEmptyTar = 20 * tarBlock
 )
 
-// DropEmptyTmpfs removes from the images in dir the archives of tmpfs mounts that hold no file.
-// CRIU executes tar, and tar gzip, for each archive that there is, which takes some milliseconds
-// of each restore; where it finds none it leaves the new mount empty. An archive stays if
-// owner or mode of the mount's root are not those that the mount's options give it. The time of
-// its last change becomes that of the restore.
+// DropEmptyTmpfs removes from the images in dir the archives of tmpfs mounts that hold no file,
+// and has CRIU mount these as file systems that it does not know. It executes tar, and tar gzip, for
+// each archive, which takes some milliseconds of each restore. An archive stays if owner or
+// mode of the mount's root are not those that the mount's options give it. The time of its last
+// change becomes that of the restore.
 func DropEmptyTmpfs(dir string) error {
 	if err := dropEmptyTmpfs(dir); err != nil {
 		return fmt.Errorf("drop empty tmpfs images: %w", err)
@@ -38,64 +45,61 @@ func DropEmptyTmpfs(dir string) error {
 }
 
 func dropEmptyTmpfs(dir string) error {
-	const prefix, suffix = "tmpfs-dev-", ".tar.gz.img"
-	archives, err := filepath.Glob(filepath.Join(dir, prefix+"*"+suffix))
-	if err != nil || len(archives) == 0 {
-		return err
-	}
-	options, err := tmpfsOptions(dir)
+	paths, err := filepath.Glob(filepath.Join(dir, "mountpoints-*.img"))
 	if err != nil {
 		return err
 	}
-	for _, path := range archives {
-		dev, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), prefix), suffix), 10, 32)
-		if err != nil {
-			continue
-		}
-		opts, known := options[dev]
-		if !known {
-			continue
-		}
-		data, err := readRegular(path, maxImage)
+	// By device: a file system may be mounted twice.
+	empty := map[uint64]bool{}
+	for _, path := range paths {
+		err := rewriteImage(dir, filepath.Base(path), func(rec []byte) ([]byte, error) {
+			fs, err := fields(rec)
+			if err != nil || number(fs, mountKind) != kindTmpfs {
+				return rec, err
+			}
+			dev := number(fs, mountDevice)
+			if _, known := empty[dev]; !known {
+				if empty[dev], err = isEmptyTmpfs(filepath.Join(dir, tmpfsArchive(dev)), string(text(fs, mountOptions))); err != nil {
+					return nil, err
+				}
+			}
+			if !empty[dev] {
+				return rec, nil
+			}
+			// Of a value that is there twice the last counts.
+			rec = appendNumber(slices.Clone(rec), mountKind, kindAuto)
+			return appendText(rec, mountName, []byte("tmpfs")), nil
+		})
 		if err != nil {
 			return err
 		}
-		if !isEmptyTmpfs(data, opts) {
+	}
+	for dev, is := range empty {
+		if !is {
 			continue
 		}
-		if err := os.Remove(path); err != nil {
+		if err := os.Remove(filepath.Join(dir, tmpfsArchive(dev))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// tmpfsOptions returns the options of the mounts by their device, as CRIU names archives.
-func tmpfsOptions(dir string) (map[uint64]string, error) {
-	paths, err := filepath.Glob(filepath.Join(dir, "mountpoints-*.img"))
-	if err != nil {
-		return nil, err
+// tmpfsArchive is the name of the archive of a tmpfs.
+func tmpfsArchive(dev uint64) string { return fmt.Sprintf("tmpfs-dev-%d.tar.gz.img", dev) }
+
+// isEmptyTmpfs says whether the archive of a tmpfs holds nothing but a root as a new tmpfs with
+// these options has it.
+func isEmptyTmpfs(path, options string) (bool, error) {
+	data, err := readRegular(path, maxImage)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // an external mount
 	}
-	options := map[uint64]string{}
-	for _, path := range paths {
-		recs, err := records(dir, filepath.Base(path))
-		if err != nil {
-			return nil, err
-		}
-		for _, rec := range recs {
-			fs, err := fields(rec)
-			if err != nil {
-				return nil, unusable(filepath.Base(path), err)
-			}
-			options[number(fs, mountDevice)] = string(text(fs, mountOptions))
-		}
-	}
-	return options, nil
+	return err == nil && holdsRoot(data, options), err
 }
 
-// isEmptyTmpfs says whether an archive holds nothing but a root as a new tmpfs with these
-// options has it (tmpfs(5)).
-func isEmptyTmpfs(archive []byte, options string) bool {
+// holdsRoot says whether an archive holds nothing but such a root (tmpfs(5)).
+func holdsRoot(archive []byte, options string) bool {
 	z, err := gzip.NewReader(bytes.NewReader(archive))
 	if err != nil {
 		return false

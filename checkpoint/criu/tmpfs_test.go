@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// tmpfsArchive is an archive of a directory, made as CRIU makes that of a tmpfs.
-func tmpfsArchive(t *testing.T, dir string) []byte {
+// archiveOf is an archive of a directory, made as CRIU makes that of a tmpfs.
+func archiveOf(t *testing.T, dir string) []byte {
 	t.Helper()
 	data, err := exec.Command("tar", "--create", "--gzip", "--no-unquote", "--no-wildcards", "--one-file-system", "--check-links",
 		"--preserve-permissions", "--sparse", "--numeric-owner", "--directory", dir, ".").Output()
@@ -26,11 +26,12 @@ func tmpfsArchive(t *testing.T, dir string) []byte {
 // TestDropEmptyTmpfs: an archive goes if a mount without it is the same.
 func TestDropEmptyTmpfs(t *testing.T) {
 	images := map[string][]byte{
-		"tmpfs-dev-99.tar.gz.img": tmpfsArchive(t, t.TempDir()), // of no mount
-		"tmpfs-dev-x.tar.gz.img":  nil,
+		"tmpfs-dev-99.tar.gz.img": archiveOf(t, t.TempDir()), // of no mount
+		"tmpfs-dev-98.tar.gz.img": archiveOf(t, t.TempDir()), // of no tmpfs
 	}
 	var mounts [][]byte
-	want := []string{"mountpoints-9.img", "tmpfs-dev-99.tar.gz.img", "tmpfs-dev-x.tar.gz.img"}
+	want := []string{"mountpoints-9.img", "tmpfs-dev-98.tar.gz.img", "tmpfs-dev-99.tar.gz.img"}
+	var kinds []uint64
 	for n, c := range []struct {
 		mode    os.FileMode
 		uid     int
@@ -60,12 +61,18 @@ func TestDropEmptyTmpfs(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := fmt.Sprintf("tmpfs-dev-%d.tar.gz.img", n)
-		images[name] = tmpfsArchive(t, root)
-		mounts = append(mounts, message(mountDevice, n, mountOptions, []byte(c.options)))
-		if !c.goes {
+		images[name] = archiveOf(t, root)
+		mounts = append(mounts, message(mountKind, kindTmpfs, mountDevice, n, mountOptions, []byte(c.options)))
+		if c.goes {
+			kinds = append(kinds, kindAuto)
+		} else {
+			kinds = append(kinds, kindTmpfs)
 			want = append(want, name)
 		}
 	}
+	const kindProc = 1
+	mounts, kinds = append(mounts, message(mountKind, kindProc, mountDevice, 98)), append(kinds, kindProc)
+	mounts, kinds = append(mounts, message(mountKind, kindTmpfs, mountDevice, 0)), append(kinds, kindAuto) // once more
 	images["mountpoints-9.img"] = image("mountpoints", mounts...)
 	dir := plantImages(t, images)
 	if err := DropEmptyTmpfs(dir); err != nil {
@@ -82,6 +89,16 @@ func TestDropEmptyTmpfs(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("left are %v, want %v", got, want)
+	}
+	recs, err := records(dir, "mountpoints-9.img")
+	if err != nil || len(recs) != len(kinds) {
+		t.Fatalf("%d mounts, %v", len(recs), err)
+	}
+	for n, rec := range recs {
+		fs, err := fields(rec)
+		if kind := number(fs, mountKind); err != nil || kind != kinds[n] || (kind == kindAuto) != (string(text(fs, mountName)) == "tmpfs") {
+			t.Errorf("mount %d is of kind %d, want %d (%v)", n, kind, kinds[n], err)
+		}
 	}
 }
 
@@ -106,7 +123,7 @@ func FuzzEmptyTmpfs(f *testing.F) {
 		if err := z.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if !isEmptyTmpfs(packed.Bytes(), options) {
+		if !holdsRoot(packed.Bytes(), options) {
 			return
 		}
 		r := tar.NewReader(bytes.NewReader(archive))
