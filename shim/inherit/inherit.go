@@ -61,8 +61,10 @@ func Lend(ctx context.Context, files []*os.File) (takeBack func(), err error) {
 	return takeBack, nil
 }
 
-// lowest is above the numbers that a child's own descriptors get (os/exec.Cmd.ExtraFiles).
-const lowest = 500
+// lowest is above the numbers that a child's own descriptors get (os/exec.Cmd.ExtraFiles), and below
+// 64, up to which a process has a table from its beginning: the kernel lets who makes it longer
+// wait for a grace period of RCU, some milliseconds, if there are threads.
+const lowest = 40
 
 // Raise gives f a number that a child can inherit it under, and closes f.
 func Raise(f *os.File) (*os.File, error) {

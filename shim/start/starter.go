@@ -25,6 +25,7 @@ import (
 	"github.com/containerd-snap/snap/oci/spec"
 	"github.com/containerd-snap/snap/shim/identity"
 	"github.com/containerd-snap/snap/shim/libct"
+	"github.com/containerd-snap/snap/shim/cgroup"
 	"github.com/containerd-snap/snap/shim/lifecycle"
 	"github.com/containerd-snap/snap/shim/options"
 	"github.com/containerd-snap/snap/shim/pager"
@@ -96,6 +97,7 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 			}
 		}
 	}()
+	cgroup.Hasten()
 	var err error
 	if i.oci, err = spec.Load(req.Bundle); err != nil {
 		return nil, invalid(err)
