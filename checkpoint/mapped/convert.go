@@ -239,15 +239,26 @@ func (c *converter) writeArea(ctx context.Context, f *os.File, p *process, a *ar
 		}
 		from, to := max(a.start, r.start), min(a.end, r.end())
 		data := p.data[uint64(r.off)+from-r.start:][:to-from]
-		if err := writeSparse(f, data, int64(off+from-a.start), &c.stats.Bytes); err != nil {
-			return err
+		at := int64(off + from - a.start)
+		for len(data) > 0 {
+			part := data[:min(uint64(len(data)), writeback)]
+			if err := writeSparse(f, part, at, &c.stats.Bytes); err != nil {
+				return err
+			}
+			// Only a hint: the disk works while we do.
+			_ = unix.SyncFileRange(int(f.Fd()), at, int64(len(part)), unix.SYNC_FILE_RANGE_WRITE)
+			data, at = data[len(part):], at+int64(len(part))
 		}
 	}
 	return nil
 }
 
-// chunk is how much is written at once.
-const chunk = 1 << 20
+const (
+	// chunk is how much is written at once.
+	chunk = 1 << 20
+	// writeback is after how much the disk is told to begin, in bytes.
+	writeback = 16 << 20
+)
 
 // writeSparse writes data to f at off and leaves out pages that are zero.
 func writeSparse(f *os.File, data []byte, off int64, written *int64) error {

@@ -25,17 +25,20 @@ const chunk = 1 << 20
 var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 
 // hashFile returns the SHA-256 of f's content in hexadecimal, and its length. It
-// also starts writing f to the disk, without waiting for it. onRead may be nil.
+// also has f written to the disk, without waiting for it. onRead may be nil.
 func hashFile(ctx context.Context, f *os.File, onRead func(int64)) (string, int64, error) {
+	startWriting(f)
 	h := sha256.New()
 	size, err := copyChunks(ctx, h, f, onRead)
 	if err != nil {
 		return "", 0, err
 	}
-	// Only a hint: file systems without it write at the fsync.
-	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	return hex.EncodeToString(h.Sum(nil)), size, nil
 }
+
+// startWriting has the disk work while we do. Only a hint: file systems without it write at
+// the fsync.
+func startWriting(f *os.File) { _ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE) }
 
 func copyChunks(ctx context.Context, h hash.Hash, f *os.File, onRead func(int64)) (int64, error) {
 	var size int64

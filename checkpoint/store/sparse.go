@@ -29,6 +29,7 @@ func hashSparse(ctx context.Context, f *os.File, onRead func(int64)) (sum string
 	if err != nil {
 		return "", 0, err
 	}
+	startWriting(f)
 	h := sha256.New()
 	buf := chunks.Get().(*[chunk]byte)
 	defer chunks.Put(buf)
@@ -74,7 +75,6 @@ func hashSparse(ctx context.Context, f *os.File, onRead func(int64)) (sum string
 		}
 	}
 	fmt.Fprintf(h, "size %d", st.Size())
-	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	return hex.EncodeToString(h.Sum(nil)), stored, nil
 }
 
