@@ -91,10 +91,18 @@ func tmpfsArchive(dev uint64) string { return fmt.Sprintf("tmpfs-dev-%d.tar.gz.i
 // isEmptyTmpfs says whether the archive of a tmpfs holds nothing but a root as a new tmpfs with
 // these options has it.
 func isEmptyTmpfs(path, options string) (bool, error) {
-	data, err := readRegular(path, maxImage)
+	f, size, err := openRegular(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil // an external mount
 	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if size > maxEmptyTar {
+		return false, nil
+	}
+	data, err := io.ReadAll(f)
 	return err == nil && holdsRoot(data, options), err
 }
 
@@ -113,7 +121,7 @@ func holdsRoot(archive []byte, options string) bool {
 		return false
 	}
 	root := map[string]int64{"mode": 0o1777, "uid": 0, "gid": 0}
-	for _, opt := range strings.Split(options, ",") {
+	for opt := range strings.SplitSeq(options, ",") {
 		key, value, _ := strings.Cut(opt, "=")
 		if _, ok := root[key]; !ok {
 			continue

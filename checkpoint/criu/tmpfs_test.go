@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -47,10 +48,16 @@ func TestDropEmptyTmpfs(t *testing.T) {
 		{mode: 0o755, uid: 7, options: "mode=755"},
 		{mode: 0o755, options: "mode=755,uid=x"},
 		{mode: 0o755, file: "f", options: "mode=755"},
+		{mode: 0o755, file: "large", options: "mode=755"},
 	} {
 		root := t.TempDir()
 		if c.file != "" {
-			if err := os.WriteFile(filepath.Join(root, c.file), nil, 0o600); err != nil {
+			var content []byte
+			if c.file == "large" {
+				content = make([]byte, 1<<20)
+				_, _ = rand.Read(content)
+			}
+			if err := os.WriteFile(filepath.Join(root, c.file), content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
