@@ -50,9 +50,9 @@ func busybox() *program {
 	return &program{name: "busybox", image: busyboxImage, make: func(context.Context, string) (string, error) { return harness.Image("busybox") }}
 }
 
-// settle is how long a shim is left alone before its memory is measured: what Go does in
-// the background ends within moments.
-const settle = time.Second
+// settle is how long a shim is left alone before its memory is measured: after a second
+// without a call it gives back what its start took.
+const settle = 3 * time.Second
 
 func measureBoots(ctx context.Context, b *bench) error {
 	if err := b.load(ctx, busybox()); err != nil {

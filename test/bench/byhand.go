@@ -284,7 +284,7 @@ func settled(ctx context.Context, do func() error) error {
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(settle):
+		case <-time.After(time.Second):
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/containerd-snap/snap/checkpoint"
 	"github.com/containerd-snap/snap/test/harness"
@@ -140,8 +141,9 @@ func (r *clones) all(ctx context.Context, b *bench, p *program, ids []string, at
 	return lives, nil
 }
 
-// weigh tells what the clones that run hold.
+// weigh tells what the clones that run hold, at rest.
 func (r *clones) weigh(lives []measure.Life, before nodeMemory) error {
+	time.Sleep(settle)
 	after, err := readNodeMemory()
 	if err != nil {
 		return err
