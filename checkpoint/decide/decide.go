@@ -23,8 +23,9 @@ import (
 )
 
 // lookupTimeout bounds the question to containerd: a start must not hang on a
-// daemon that does not answer.
-const lookupTimeout = 2 * time.Second
+// daemon that does not answer. It is as long as a loaded node may take, because a boot
+// is what such a node needs least.
+const lookupTimeout = 10 * time.Second
 
 // Container is a container that is about to start.
 type Container struct {

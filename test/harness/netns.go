@@ -10,6 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The program's first thread belongs to its first goroutine: Go parks it where it would end
+// another, and one that InNetNS had used would keep a container's network alive for good.
+func init() { runtime.LockOSThread() }
+
 // InNetNS runs fn in the network namespace of the process pid.
 func InNetNS(pid int, fn func() error) error {
 	errc := make(chan error, 1)
