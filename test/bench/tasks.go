@@ -132,7 +132,17 @@ func (b *bench) stockBack(ctx context.Context, p *program, answer func(context.C
 	if err != nil {
 		err = errors.Join(err, b.removeHalf(ctx, id))
 	}
-	return l, err
+	return l, errors.Join(err, b.dropUnpacked())
+}
+
+// dropUnpacked removes the images that containerd unpacked for a restore of the stock runtime: it
+// leaves them where they are.
+func (b *bench) dropUnpacked() error {
+	dirs, err := filepath.Glob(filepath.Join(b.node.Dir, "tmp", "ctrd-checkpoint*"))
+	for _, dir := range dirs {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // stockForget removes the stock runtime's checkpoint, and waits until its content is gone.
