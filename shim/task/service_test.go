@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -192,9 +193,14 @@ func TestShutdown(t *testing.T) {
 // one came to nothing.
 func TestUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		ended := map[string]int{}
 		serve := func(name string, launch Launch) *Service {
-			return New(launch, discard{}, func() { ended[name]++ })
+			return New(launch, discard{}, func() {
+				mu.Lock()
+				defer mu.Unlock()
+				ended[name]++
+			})
 		}
 		starter := LaunchBy(&start.Starter{})
 		serve("unused", starter)
