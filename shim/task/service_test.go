@@ -195,6 +195,13 @@ func TestUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		ended := map[string]int{}
+		want := func(want map[string]int) {
+			mu.Lock()
+			defer mu.Unlock()
+			if !maps.Equal(ended, want) {
+				t.Errorf("ended %v, want %v", ended, want)
+			}
+		}
 		serve := func(name string, launch Launch) *Service {
 			return New(launch, discard{}, func() {
 				mu.Lock()
@@ -222,16 +229,12 @@ func TestUnused(t *testing.T) {
 		}
 		time.Sleep(unusedTimeout * 3 / 4)
 		synctest.Wait()
-		if !maps.Equal(ended, map[string]int{"unused": 1}) {
-			t.Errorf("ended %v", ended)
-		}
+		want(map[string]int{"unused": 1})
 		if err := <-done; err == nil {
 			t.Error("created")
 		}
 		time.Sleep(2 * unusedTimeout)
 		synctest.Wait()
-		if !maps.Equal(ended, map[string]int{"unused": 1, "failed": 1, "busy": 1}) {
-			t.Errorf("ended %v", ended)
-		}
+		want(map[string]int{"unused": 1, "failed": 1, "busy": 1})
 	})
 }
