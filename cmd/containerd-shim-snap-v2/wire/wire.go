@@ -19,6 +19,7 @@ import (
 
 	"github.com/containerd-snap/snap/checkpoint/store"
 	"github.com/containerd-snap/snap/config"
+	"github.com/containerd-snap/snap/shim/cgroup"
 	"github.com/containerd-snap/snap/shim/events"
 	"github.com/containerd-snap/snap/shim/identity"
 	"github.com/containerd-snap/snap/shim/libct"
@@ -59,6 +60,7 @@ func Main(name, version string, hooks Hooks) {
 
 // newService wires the server, whose program began at a time.
 func newService(ic *plugin.InitContext, hooks Hooks, began time.Time) (any, error) {
+	cgroup.Hasten() // for the first container; those that follow in a pod have their own
 	pp, err := ic.GetByID(plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err
