@@ -11,7 +11,7 @@ import (
 // kubelet's environment, before it runs: booted, restored in another pod, and restored again.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
-	const script = `cd /run/snap; while :; do read g <generation; [ "$g" = "$l" ] || { l=$g; printf '%s|%s|%s|%s.\n' "$g" "$(cat hostname)" "$(cat checkpoint)" "$(tr '\0' '\n' <env | grep ^HOSTNAME=)"; }; done`
+	const script = `cd /run/snap; while :; do g=$(cat generation); [ "$g" = "$l" ] || { l=$g; printf '%s|%s|%s|%s.\n' "$g" "$(cat hostname)" "$(cat checkpoint)" "$(tr '\0' '\n' <env | grep ^HOSTNAME=)"; }; done`
 	seen := map[string]bool{}
 	// says checks the first thing that a new container in a new pod writes to its log.
 	says := func(digest string) *container {

@@ -33,7 +33,7 @@ type demo struct {
 	progress *progress
 	runs     int
 	// networks are the network namespaces that tasks had.
-	networks map[network]bool
+	networks map[harness.NetNS]bool
 	// cold is the booted program, and captured what its checkpoint may count next.
 	cold     life
 	captured counters
@@ -61,7 +61,7 @@ func steps() []step {
 
 // show starts a node, shows all steps on it, and removes every trace of them.
 func show(ctx context.Context, s settings, p *progress) (figures, error) {
-	d := &demo{progress: p, runs: s.runs, networks: map[network]bool{}}
+	d := &demo{progress: p, runs: s.runs, networks: map[harness.NetNS]bool{}}
 	err := p.step("start a containerd of our own", func() (string, error) { return d.begin(ctx) })
 	if err == nil {
 		err = d.showAll(ctx)

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/test/harness"
 )
 
 // inNewNetwork starts a process in a network namespace of its own.
@@ -26,7 +27,7 @@ func inNewNetwork(t *testing.T) (pid int, end func()) {
 }
 
 func TestNetworksGone(t *testing.T) {
-	d := &demo{networks: map[network]bool{}}
+	d := &demo{networks: map[harness.NetNS]bool{}}
 	if err := d.noteNetwork(os.Getpid()); err == nil {
 		t.Error("our own network was taken for a task's")
 	}
@@ -38,24 +39,11 @@ func TestNetworksGone(t *testing.T) {
 		t.Error("a network that a process lives in is gone")
 	}
 	other, _ := inNewNetwork(t)
-	n, err := networkAt(fmt.Sprintf("/proc/%d/ns/net", other))
+	n, err := harness.NetNSOf(other)
 	if err != nil || d.networks[n] {
 		t.Errorf("another network is %+v (error %v), the task's are %v", n, err, d.networks)
 	}
 	end()
-	if err := d.networksGone(); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestNetworkHeldUnderAnOldNumber(t *testing.T) {
-	pid, _ := inNewNetwork(t)
-	n, err := networkAt(fmt.Sprintf("/proc/%d/ns/net", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// As if the task's network had had this number before.
-	d := &demo{networks: map[network]bool{{inode: n.inode, cookie: n.cookie - 1}: true}}
 	if err := d.networksGone(); err != nil {
 		t.Error(err)
 	}

@@ -168,22 +168,3 @@ func (n *Node) files() ([]string, error) {
 	}
 	return found, nil
 }
-
-// NetNSHolders names the processes, threads and descriptors that keep the
-// network namespace with this inode number alive.
-func NetNSHolders(inode uint64) ([]string, error) {
-	target := fmt.Sprintf("net:[%d]", inode)
-	var holders []string
-	for _, pattern := range []string{"/proc/[0-9]*/task/*/ns/net", "/proc/[0-9]*/fd/*"} {
-		links, err := filepath.Glob(pattern)
-		if err != nil {
-			return nil, err
-		}
-		for _, link := range links {
-			if to, err := os.Readlink(link); err == nil && to == target {
-				holders = append(holders, link)
-			}
-		}
-	}
-	return holders, nil
-}

@@ -16,19 +16,24 @@ func init() { runtime.LockOSThread() }
 
 // InNetNS runs fn in the network namespace of the process pid.
 func InNetNS(pid int, fn func() error) error {
+	return inNetNS(fmt.Sprintf("/proc/%d/ns/net", pid), fn)
+}
+
+// inNetNS runs fn in the network namespace that the file at path stands for.
+func inNetNS(path string, fn func() error) error {
 	errc := make(chan error, 1)
 	go func() {
 		// The thread is never unlocked: it ends with the goroutine, so that
 		// nobody else finds himself in the container's network.
 		runtime.LockOSThread()
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+		ns, err := os.Open(path)
 		if err != nil {
 			errc <- err
 			return
 		}
 		defer ns.Close()
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			errc <- fmt.Errorf("enter the network namespace of process %d: %w", pid, err)
+			errc <- fmt.Errorf("enter network namespace %s: %w", path, err)
 			return
 		}
 		errc <- fn()

@@ -88,13 +88,23 @@ func nothingLeft(t *testing.T, n *harness.Node) {
 	}
 }
 
+// netns is a process's network namespace.
+func netns(t *testing.T, pid int) harness.NetNS {
+	t.Helper()
+	n, err := harness.NetNSOf(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // noNetNS checks that nothing keeps a network namespace alive.
-func noNetNS(t *testing.T, inode uint64) {
+func noNetNS(t *testing.T, n harness.NetNS) {
 	t.Helper()
 	eventually(t, func() error {
-		holders, err := harness.NetNSHolders(inode)
+		holders, err := n.Holders()
 		if err == nil && len(holders) > 0 {
-			return fmt.Errorf("network namespace %d is kept alive by %v", inode, holders)
+			return fmt.Errorf("network namespace %v is kept alive by %v", n, holders)
 		}
 		return err
 	})

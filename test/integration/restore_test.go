@@ -45,7 +45,7 @@ func TestRestore(t *testing.T) {
 	}
 	ns := netns(t, b.Pid())
 	if ns == netns(t, os.Getpid()) || ns == netns(t, a.Pid()) {
-		t.Errorf("the network namespace %d is not the container's own", ns)
+		t.Errorf("the network namespace %v is not the container's own", ns)
 	}
 	if s := b.Status(); s != "created" {
 		t.Errorf("status before Start: %s", s)
@@ -56,7 +56,7 @@ func TestRestore(t *testing.T) {
 	}
 	b.MustRestored(e)
 	if b.Pid() != pid || netns(t, b.Pid()) != ns {
-		t.Errorf("pid %d and network namespace %d became %d and %d at Start", pid, ns, b.Pid(), netns(t, b.Pid()))
+		t.Errorf("pid %d and network namespace %v became %d and %v at Start", pid, ns, b.Pid(), netns(t, b.Pid()))
 	}
 	s := b.GoesOn(before)
 	if s.Hostname != "clone-b" {
@@ -146,7 +146,7 @@ func TestClonesAtOnce(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	seen := map[uint64]bool{}
+	seen := map[harness.NetNS]bool{}
 	for n, c := range clones {
 		c.MustRestored(e)
 		if s := c.GoesOn(before); s.Hostname != fmt.Sprint("clone", n) {
