@@ -99,9 +99,10 @@ test-mapped: setup ## RESTORES (1000) mapped restores, each byte of each checked
 
 # What a mapped restore is tested with runs in the default mode, auto: to force it upon
 # the Go programs of these tests would break them, as docs/memory.md tells.
-test-memory: setup ## restore, fallback, clone and failure tests in each of MEMORY_MODES (copy lazy) (root)
+test-memory: setup ## restore, fallback, clone, failure and conformance tests in each of MEMORY_MODES (copy lazy) (root)
 	$(MAKE) --no-print-directory build
 	for mode in $(MEMORY_MODES); do \
+		SNAP_MEMORY=$$mode $(MAKE) --no-print-directory conformance || exit 1; \
 		SNAP_MEMORY=$$mode $(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 20m \
 			-skip 'Mapped|Allocators|Stale|MemoryForms' ./test/integration ./test/clones || exit 1; \
 	done

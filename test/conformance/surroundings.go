@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/test/harness"
 )
 
 // surroundings are what the suite finds around itself.
@@ -118,7 +120,7 @@ func (s *surroundings) configure() error {
 	for name, text := range map[string]string{
 		// The image whose digest the suite knows cannot be made, so it is told another.
 		"images.toml": fmt.Sprintf("BusyBoxByDigest = %q\n", busybox),
-		"snap.toml":   fmt.Sprintf("root = %q\n", s.path("store")),
+		"snap.toml":   string(harness.ShimConfig(s.path("store"))),
 	} {
 		if err := os.WriteFile(s.path(name), []byte(text), 0o600); err != nil {
 			return fmt.Errorf("write the configuration: %w", err)

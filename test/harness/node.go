@@ -184,15 +184,20 @@ interval = "500ms"
 	if err := os.WriteFile(n.configFile(), []byte(containerd), 0o600); err != nil {
 		return err
 	}
-	defaults := ""
-	if mode, ok := os.LookupEnv(envMemory); ok {
-		defaults = fmt.Sprintf("[defaults]\nmemory = %q\n", mode)
-	}
-	return os.WriteFile(n.SnapConfig(), fmt.Appendf(nil, "root = %q\n%s[capture]\nmin_interval = \"1s\"\n", n.StoreRoot, defaults), 0o600)
+	return os.WriteFile(n.SnapConfig(), ShimConfig(n.StoreRoot), 0o600)
 }
 
-// envMemory names the mode in which memory comes back on a node where nothing else is said.
-const envMemory = "SNAP_MEMORY"
+// EnvMemory names the mode in which memory comes back on a node where nothing else is said.
+const EnvMemory = "SNAP_MEMORY"
+
+// ShimConfig is the configuration of shims with a store below root.
+func ShimConfig(root string) []byte {
+	defaults := ""
+	if mode, ok := os.LookupEnv(EnvMemory); ok {
+		defaults = fmt.Sprintf("[defaults]\nmemory = %q\n", mode)
+	}
+	return fmt.Appendf(nil, "root = %q\n%s[capture]\nmin_interval = \"1s\"\n", root, defaults)
+}
 
 // envConfig tells shims and snapctl where their configuration is.
 const envConfig = config.EnvFile
