@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // Diagnosis is what a log of CRIU says, in words for people. The zero value
@@ -43,7 +45,7 @@ const (
 // DiagnoseFile reads the log at path, dump.log or restore.log. A log that is
 // missing or empty is a finding, too: CRIU did not come far enough to write one.
 func DiagnoseFile(path string) Diagnosis {
-	f, _, err := openRegular(path)
+	f, _, err := image.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nothingWritten()
 	}

@@ -3,15 +3,16 @@ package criu
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // ErrImages is returned for images that CRIU could not restore, or not safely.
-var ErrImages = errors.New("CRIU's images are not usable")
+var ErrImages = image.ErrUnusable
 
 // Magic numbers of image files (criu/include/magic.h). All but inventory.img
 // begin with magicCommon and then the number of their kind.
@@ -34,15 +35,9 @@ var magics = map[string]uint32{
 	"remap":       0x59133954,
 }
 
-const (
-	// maxVersion is the newest image version that is known; CRIU has written 1
-	// and 2 since 2012 (criu/include/image.h).
-	maxVersion = 2
-	// maxImage bounds an image that is read as a whole, in bytes: the pagemap
-	// of a process with a million separate areas has about 20 MB.
-	maxImage = 64 << 20
-	header   = 8
-)
+// maxVersion is the newest image version that is known; CRIU has written 1
+// and 2 since 2012 (criu/include/image.h).
+const maxVersion = 2
 
 // CheckImages says whether dir holds what CRIU needs for a restore: the files
 // that each tree, process and thread has, with the magic numbers of their kinds, of a
@@ -76,33 +71,50 @@ func Processes(dir string) (int, error) {
 	return len(tasks), err
 }
 
-func unusable(name string, err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w: %s is missing", ErrImages, name)
-	}
-	return fmt.Errorf("%w: %s: %w", ErrImages, name, err)
-}
+var errMagic = errors.New("wrong magic number: damaged, or no image of this kind")
 
-var (
-	errMagic     = errors.New("wrong magic number: damaged, or no image of this kind")
-	errTruncated = errors.New("truncated")
-)
-
-// checkMagic checks the beginning of a file whose kind is the first part of its name.
+// checkMagic checks the beginning of an image whose kind is the first part of its name.
 func checkMagic(dir, name string) error {
-	f, _, err := openRegular(filepath.Join(dir, name))
+	f, _, err := image.Open(filepath.Join(dir, name))
 	if err != nil {
-		return unusable(name, err)
+		return image.Unusable(name, err)
 	}
 	defer f.Close()
-	var b [header]byte
+	var b [image.Header]byte
 	if _, err := io.ReadFull(f, b[:]); err != nil {
-		return unusable(name, errTruncated)
+		return image.Unusable(name, image.ErrTruncated)
 	}
 	kind := strings.TrimSuffix(name, ".img")
 	kind, _, _ = strings.Cut(kind, "-")
 	if binary.LittleEndian.Uint32(b[:4]) != magicCommon || binary.LittleEndian.Uint32(b[4:]) != magics[kind] {
-		return unusable(name, errMagic)
+		return image.Unusable(name, errMagic)
 	}
 	return nil
+}
+
+// messages returns those of an image of the given kind that holds nothing else, at least one.
+func messages(dir, name string) ([]image.Message, error) {
+	if err := checkMagic(dir, name); err != nil {
+		return nil, err
+	}
+	im, err := image.Read(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]image.Message, len(im.Records))
+	for i, rec := range im.Records {
+		if all[i], err = image.Parse(rec); err != nil {
+			return nil, image.Unusable(name, err)
+		}
+	}
+	return all, nil
+}
+
+// optional returns the messages of an image that CRIU writes only if there are any.
+func optional(dir, name string) ([]image.Message, error) {
+	st, err := os.Lstat(filepath.Join(dir, name))
+	if errors.Is(err, os.ErrNotExist) || err == nil && st.Size() == image.Header {
+		return nil, nil
+	}
+	return messages(dir, name)
 }

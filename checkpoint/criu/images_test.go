@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // message encodes varints and strings by field number: m(1, 2, 13, "id").
@@ -31,7 +33,7 @@ func message(fields ...any) []byte {
 }
 
 // image is an image file of a kind with these messages.
-func image(kind string, msgs ...[]byte) []byte {
+func imageOf(kind string, msgs ...[]byte) []byte {
 	b := binary.LittleEndian.AppendUint32(nil, magicCommon)
 	b = binary.LittleEndian.AppendUint32(b, magics[kind])
 	for _, m := range msgs {
@@ -56,17 +58,17 @@ func tree2(t testing.TB) map[string][]byte {
 	alive := message(1, 1, 3, message(1, 1))
 	return map[string][]byte{
 		"inventory.img": unhex(t, realInventory),
-		"pstree.img":    image("pstree", message(1, 7, 2, 0, 5, 7, 5, 9), message(1, 8, 2, 7, 5, 1580483840)),
-		"files.img":     image("files", message(1, 1)),
-		"core-7.img":    image("core", alive),
-		"core-9.img":    image("core", message(1, 1)),
-		"core-8.img":    image("core", message(1, 1, 3, message(1, taskDead, 2, 3))),
-		"ids-7.img":     image("ids", message(1, 2, 2, 5)),
-		"mm-7.img":      image("mm", message(1, 1)),
-		"fs-7.img":      image("fs", message(1, 1)),
-		"fdinfo-5.img":  image("fdinfo"),
+		"pstree.img":    imageOf("pstree", message(1, 7, 2, 0, 5, 7, 5, 9), message(1, 8, 2, 7, 5, 1580483840)),
+		"files.img":     imageOf("files", message(1, 1)),
+		"core-7.img":    imageOf("core", alive),
+		"core-9.img":    imageOf("core", message(1, 1)),
+		"core-8.img":    imageOf("core", message(1, 1, 3, message(1, taskDead, 2, 3))),
+		"ids-7.img":     imageOf("ids", message(1, 2, 2, 5)),
+		"mm-7.img":      imageOf("mm", message(1, 1)),
+		"fs-7.img":      imageOf("fs", message(1, 1)),
+		"fdinfo-5.img":  imageOf("fdinfo"),
 		// One present page, two of the parent's, one more that is present and lazy; old and new counts.
-		"pagemap-7.img": image("pagemap", message(1, 1), message(1, 4096, 2, 1, 4, 4), message(1, 8192, 2, 2, 3, 1), message(1, 65536, 2, 0, 4, 6, 5, 1)),
+		"pagemap-7.img": imageOf("pagemap", message(1, 1), message(1, 4096, 2, 1, 4, 4), message(1, 8192, 2, 2, 3, 1), message(1, 65536, 2, 0, 4, 6, 5, 1)),
 		"pages-1.img":   make([]byte, 2*os.Getpagesize()),
 		"stats-dump":    []byte("not an image"),
 	}
@@ -126,14 +128,14 @@ func TestCheckImagesDamaged(t *testing.T) {
 		"newer":             {"inventory.img", append(unhex(t, "1631315802000000"), message(1, 3)...), ErrNewer},
 		"unknown lock":      {"inventory.img", append(unhex(t, "1631315804000000"), message(1, 2, 11, 9)...), ErrNewer},
 		"no version":        {"inventory.img", unhex(t, "1631315800000000"), ErrImages},
-		"cut record":        {"pstree.img", whole["pstree.img"][:len(whole["pstree.img"])-1], errTruncated},
-		"process 0":         {"pstree.img", image("pstree", message(2, 1)), ErrImages},
-		"process too large": {"pstree.img", image("pstree", message(1, maxPID+1)), ErrImages},
-		"cut pagemap":       {"pagemap-7.img", whole["pagemap-7.img"][:len(whole["pagemap-7.img"])-2], errTruncated},
-		"too many pages":    {"pagemap-7.img", image("pagemap", message(1, 1), message(1, 0, 4, 4, 5, 1<<62)), ErrImages},
-		"short pages":       {"pages-1.img", whole["pages-1.img"][1:], errTruncated},
-		"state missing":     {"core-7.img", image("core", message(1, 1)), ErrImages},
-		"files missing":     {"ids-7.img", image("ids", message(1, 2)), ErrImages},
+		"cut record":        {"pstree.img", whole["pstree.img"][:len(whole["pstree.img"])-1], image.ErrTruncated},
+		"process 0":         {"pstree.img", imageOf("pstree", message(2, 1)), ErrImages},
+		"process too large": {"pstree.img", imageOf("pstree", message(1, maxPID+1)), ErrImages},
+		"cut pagemap":       {"pagemap-7.img", whole["pagemap-7.img"][:len(whole["pagemap-7.img"])-2], image.ErrTruncated},
+		"too many pages":    {"pagemap-7.img", imageOf("pagemap", message(1, 1), message(1, 0, 4, 4, 5, 1<<62)), ErrImages},
+		"short pages":       {"pages-1.img", whole["pages-1.img"][1:], image.ErrTruncated},
+		"state missing":     {"core-7.img", imageOf("core", message(1, 1)), ErrImages},
+		"files missing":     {"ids-7.img", imageOf("ids", message(1, 2)), ErrImages},
 	} {
 		t.Run(what, func(t *testing.T) {
 			files := maps.Clone(whole)
@@ -167,26 +169,32 @@ func FuzzImages(f *testing.F) {
 		if version, err := parseInventory(data); err == nil && (version < 1 || version > maxVersion) {
 			t.Errorf("version %d", version)
 		}
-		if len(data) < header {
+		if len(data) < image.Header {
 			return
 		}
-		recs, err := splitRecords(data[header:])
+		recs, err := image.Records(data[image.Header:])
 		if err != nil {
 			return
 		}
-		if len(recs) == 0 {
-			t.Fatal("no record and no error")
-		}
-		if _, n, err := parsePagemap(recs); err == nil && n > maxPages {
-			t.Errorf("%d pages", n)
-		}
+		var entries []image.Message
 		for _, rec := range recs {
-			if task, err := parseTask(rec); err == nil && (task.pid < 1 || task.pid > maxPID) {
+			m, err := image.Parse(rec)
+			if err != nil {
+				return
+			}
+			if task, err := readTask(m); err == nil && (task.pid < 1 || task.pid > maxPID) {
 				t.Errorf("%+v", task)
 			}
 			// These must not panic; any answer will do.
-			_, _ = parseDead(rec)
-			_, _ = parseFilesID(rec)
+			_, _ = isDead(m)
+			_, _ = filesID(m)
+			entries = append(entries, m)
+		}
+		if len(entries) == 0 {
+			return
+		}
+		if _, n, err := countPages(entries); err == nil && n > maxPages {
+			t.Errorf("%d pages", n)
 		}
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // ErrNewer is returned for images of a format that only a newer CRIU reads.
@@ -19,12 +21,12 @@ var ErrNewer = errors.New("the images are of a newer CRIU: update criu on this n
 // fit at all.
 func checkInventory(dir string) error {
 	const name = "inventory.img"
-	data, err := readRegular(filepath.Join(dir, name), maxImage)
+	data, err := image.ReadFile(filepath.Join(dir, name))
 	if err == nil {
 		_, err = parseInventory(data)
 	}
 	if err != nil {
-		return unusable(name, err)
+		return image.Unusable(name, err)
 	}
 	return nil
 }
@@ -36,19 +38,19 @@ const networkLocks = 3
 // magic number. It has one only, because CRIU learns from it how to read the others.
 func parseInventory(data []byte) (version uint64, err error) {
 	const invVersion, invNetworkLock = 1, 11
-	if len(data) < header || binary.LittleEndian.Uint32(data) != magicInventory {
+	if len(data) < image.Header || binary.LittleEndian.Uint32(data) != magicInventory {
 		return 0, errMagic
 	}
-	recs, err := splitRecords(data[4:])
+	recs, err := image.Records(data[4:])
 	if err != nil {
 		return 0, err
 	}
-	fs, err := fields(recs[0])
+	fields, err := image.Parse(recs[0])
 	if err != nil {
 		return 0, err
 	}
-	version = number(fs, invVersion)
-	switch lock := number(fs, invNetworkLock); {
+	version = fields.Number(invVersion)
+	switch lock := fields.Number(invNetworkLock); {
 	case version == 0:
 		return 0, errors.New("no version")
 	case version > maxVersion:

@@ -1,14 +1,13 @@
 package criu
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // LendSockets changes the images in dir, a directory that Stage has filled, so that CRIU
@@ -19,12 +18,12 @@ func LendSockets(dir string, keys map[uint32]string) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	err := rewriteImage(dir, "files.img", func(rec []byte) ([]byte, error) {
-		kind, id, _, err := parseFile(rec)
-		if key := keys[id]; err == nil && kind == typeInet && key != "" {
-			rec = regularFile(id, key)
+	err := rewriteImage(dir, "files.img", func(file image.Message) (image.Message, error) {
+		id := uint32(file.Number(fileID))
+		if file.Number(fileType) != typeInet || keys[id] == "" {
+			return nil, nil
 		}
-		return rec, err
+		return regularFile(id, keys[id]), nil
 	})
 	if err != nil {
 		return err
@@ -34,7 +33,13 @@ func LendSockets(dir string, keys map[uint32]string) error {
 		return err
 	}
 	for _, path := range tables {
-		err := rewriteImage(dir, filepath.Base(path), func(rec []byte) ([]byte, error) { return lendDescriptor(rec, keys) })
+		err := rewriteImage(dir, filepath.Base(path), func(fd image.Message) (image.Message, error) {
+			if fd.Number(fdType) != typeInet || keys[uint32(fd.Number(fdFile))] == "" {
+				return nil, nil
+			}
+			fd.Set(fdType, typeRegular)
+			return fd, nil
+		})
 		if err != nil {
 			return err
 		}
@@ -42,69 +47,56 @@ func LendSockets(dir string, keys map[uint32]string) error {
 	return nil
 }
 
-// rewriteImage puts an image in the place of one in dir, each of whose records is what change
-// makes of the old one. The old file, which may have other names, stays as it is.
-func rewriteImage(dir, name string, change func(rec []byte) ([]byte, error)) error {
+// rewriteImage puts an image in the place of one in dir, with what change makes of each of its
+// messages, nil for one that stays as it is. The old file, which may have other names, stays as
+// it is, and is not replaced if nothing changes.
+func rewriteImage(dir, name string, change func(image.Message) (image.Message, error)) error {
 	path := filepath.Join(dir, name)
-	data, err := readRegular(path, maxImage)
-	if err == nil && len(data) < header {
-		err = errTruncated
+	data, err := image.ReadFile(path)
+	var im *image.Image
+	if err == nil {
+		im, err = image.Split(data)
 	}
 	if err != nil {
-		return unusable(name, err)
+		return image.Unusable(name, err)
 	}
-	b := slices.Clone(data[:header])
-	for rest := data[header:]; len(rest) > 0; {
-		var rec []byte
-		if rec, rest, err = record(rest); err == nil {
-			rec, err = change(rec)
+	changed := false
+	for i, rec := range im.Records {
+		m, err := image.Parse(rec)
+		if err == nil {
+			m, err = change(m)
 		}
 		if err != nil {
-			return unusable(name, err)
+			return image.Unusable(name, err)
 		}
-		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(rec))), rec...)
+		if m != nil {
+			im.Records[i], changed = m.Encode(), true
+		}
 	}
-	if bytes.Equal(b, data) {
+	if !changed {
 		return nil
 	}
-	if err := writeFile(path, b); err != nil {
+	if err := writeFile(path, im.Encode()); err != nil {
 		return fmt.Errorf("stage images: %w", err)
 	}
 	return nil
 }
 
 // regularFile is a file_entry with a reg_file_entry (images/regfile.proto).
-func regularFile(id uint32, name string) []byte {
+func regularFile(id uint32, name string) image.Message {
 	const regFlags, regPosition, regOwner = 2, 3, 5
-	var owner, reg, rec []byte
+	var owner, reg, file image.Message
 	for num := protowire.Number(1); num <= 5; num++ {
-		owner = appendNumber(owner, num, 0)
+		owner.Set(num, 0)
 	}
-	reg = appendNumber(reg, regID, uint64(id))
-	reg = appendNumber(reg, regFlags, unix.O_RDWR)
-	reg = appendNumber(reg, regPosition, 0)
-	reg = appendText(reg, regOwner, owner)
-	reg = appendText(reg, regName, []byte("/"+name))
-	reg = appendNumber(reg, regMount, protowire.EncodeZigZag(-1))
-	rec = appendNumber(rec, fileType, typeRegular)
-	rec = appendNumber(rec, fileID, uint64(id))
-	return appendText(rec, fileRegular, reg)
-}
-
-// lendDescriptor changes the kind of file in a fdinfo_entry, if keys has the file.
-func lendDescriptor(rec []byte, keys map[uint32]string) ([]byte, error) {
-	fs, err := fields(rec)
-	if err != nil || number(fs, fdType) != typeInet || keys[uint32(number(fs, fdFile))] == "" {
-		return rec, err
-	}
-	// Of fields that are there more than once the last one counts.
-	return appendNumber(slices.Clone(rec), fdType, typeRegular), nil
-}
-
-func appendNumber(b []byte, num protowire.Number, v uint64) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-}
-
-func appendText(b []byte, num protowire.Number, text []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), text)
+	reg.Set(regID, uint64(id))
+	reg.Set(regFlags, unix.O_RDWR)
+	reg.Set(regPosition, 0)
+	reg.SetText(regOwner, owner.Encode())
+	reg.SetText(regName, []byte("/"+name))
+	reg.Set(regMount, protowire.EncodeZigZag(-1))
+	file.Set(fileType, typeRegular)
+	file.Set(fileID, uint64(id))
+	file.SetText(fileRegular, reg.Encode())
+	return file
 }

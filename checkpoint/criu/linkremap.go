@@ -3,6 +3,8 @@ package criu
 import (
 	"fmt"
 	"strconv"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // LinkRemap is a file in use that had lost the name by which it was opened, and has another.
@@ -54,7 +56,7 @@ func LinkRemaps(dir string) ([]LinkRemap, error) {
 		l := users[f.id]
 		l.Path, l.Name, l.External = f.Path, names[remaps[f.id].by], f.External
 		if l.Name == "" || l.Link == "" {
-			return nil, unusable("remap-fpath.img", fmt.Errorf("nothing tells of the file behind %s", f.Path))
+			return nil, image.Unusable("remap-fpath.img", fmt.Errorf("nothing tells of the file behind %s", f.Path))
 		}
 		links = append(links, l)
 	}
@@ -63,17 +65,17 @@ func LinkRemaps(dir string) ([]LinkRemap, error) {
 
 // readNames returns the paths of regular files by their number.
 func readNames(dir string) (map[uint64]string, error) {
-	recs, err := records(dir, "files.img")
+	files, err := messages(dir, "files.img")
 	if err != nil {
 		return nil, err
 	}
 	names := map[uint64]string{}
-	for _, rec := range recs {
-		reg, err := parseRegular(rec)
+	for _, file := range files {
+		reg, err := parseRegular(file)
 		if err != nil {
-			return nil, unusable("files.img", err)
+			return nil, image.Unusable("files.img", err)
 		}
-		names[number(reg, regID)] = string(text(reg, regName))
+		names[reg.Number(regID)] = string(reg.Text(regName))
 	}
 	return names, nil
 }
@@ -81,9 +83,9 @@ func readNames(dir string) (map[uint64]string, error) {
 // readUsers returns for each file, by its number, one process and where that has it.
 func readUsers(dir string) (map[uint64]LinkRemap, error) {
 	users := map[uint64]LinkRemap{}
-	err := eachArea(dir, func(pid int, area []field) {
-		link := fmt.Sprintf("map_files/%x-%x", number(area, areaStart), number(area, areaEnd))
-		users[number(area, areaFile)] = LinkRemap{PID: pid, Link: link}
+	err := eachArea(dir, func(pid int, area image.Message) {
+		link := fmt.Sprintf("map_files/%x-%x", area.Number(areaStart), area.Number(areaEnd))
+		users[area.Number(areaFile)] = LinkRemap{PID: pid, Link: link}
 	})
 	if err != nil {
 		return nil, err
@@ -107,21 +109,17 @@ func addDescriptors(users map[uint64]LinkRemap, dir string, pid int) error {
 	if err != nil || ids == nil { // a zombie
 		return err
 	}
-	table, err := parseFilesID(ids[0])
+	table, err := filesID(ids[0])
 	if err != nil {
-		return unusable(name, err)
+		return image.Unusable(name, err)
 	}
 	name = fmt.Sprintf("fdinfo-%d.img", table)
-	recs, err := optional(dir, name)
+	fds, err := optional(dir, name)
 	if err != nil {
 		return err
 	}
-	for _, rec := range recs {
-		fs, err := fields(rec)
-		if err != nil {
-			return unusable(name, err)
-		}
-		users[number(fs, fdFile)] = LinkRemap{PID: pid, Link: "fd/" + strconv.FormatUint(number(fs, fdNumber), 10)}
+	for _, fd := range fds {
+		users[fd.Number(fdFile)] = LinkRemap{PID: pid, Link: "fd/" + strconv.FormatUint(fd.Number(fdNumber), 10)}
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // OpenFile is a file or directory by its path, which the processes of the images have
@@ -54,7 +56,7 @@ const (
 // OpenFiles lists the regular files and directories in dir that lie in the container, in the
 // order in which CRIU wrote them. Page files and others that were passed in are none.
 func OpenFiles(dir string) ([]OpenFile, error) {
-	recs, err := records(dir, "files.img")
+	entries, err := messages(dir, "files.img")
 	if err != nil {
 		return nil, err
 	}
@@ -71,10 +73,10 @@ func OpenFiles(dir string) ([]OpenFile, error) {
 		return nil, err
 	}
 	var files []OpenFile
-	for _, rec := range recs {
-		reg, err := parseRegular(rec)
+	for _, entry := range entries {
+		reg, err := parseRegular(entry)
 		if err != nil {
-			return nil, unusable("files.img", err)
+			return nil, image.Unusable("files.img", err)
 		}
 		f, ok := openFile(reg)
 		if !ok {
@@ -89,22 +91,21 @@ func OpenFiles(dir string) ([]OpenFile, error) {
 }
 
 // parseRegular returns the reg_file_entry of a file_entry; nil for what has none.
-func parseRegular(rec []byte) ([]field, error) {
-	fs, err := fields(rec)
-	if err != nil || number(fs, fileType) != typeRegular {
-		return nil, err
+func parseRegular(file image.Message) (image.Message, error) {
+	if file.Number(fileType) != typeRegular {
+		return nil, nil
 	}
-	return fields(text(fs, fileRegular))
+	return image.Parse(file.Text(fileRegular))
 }
 
 // openFile describes a reg_file_entry; ok is false for what has no path in the container, or
 // is a device or the like.
-func openFile(reg []field) (f OpenFile, ok bool) {
-	f = OpenFile{Path: string(text(reg, regName)), Size: -1, id: number(reg, regID)}
-	f.mount = protowire.DecodeZigZag(number(reg, regMount))
-	f.Mode = uint32(number(reg, regMode))
-	if size := find(reg, regSize); size != nil && size.value < 1<<62 {
-		f.Size = int64(size.value)
+func openFile(reg image.Message) (f OpenFile, ok bool) {
+	f = OpenFile{Path: string(reg.Text(regName)), Size: -1, id: reg.Number(regID)}
+	f.mount = protowire.DecodeZigZag(reg.Number(regMount))
+	f.Mode = uint32(reg.Number(regMode))
+	if size := reg.Find(regSize); size != nil && size.Value < 1<<62 {
+		f.Size = int64(size.Value)
 	}
 	kind := f.Mode & unix.S_IFMT
 	return f, filepath.IsAbs(f.Path) && (kind == unix.S_IFREG || kind == unix.S_IFDIR)
@@ -124,21 +125,16 @@ func readMounts(dir string) (map[int64]mount, error) {
 	}
 	mounts := map[int64]mount{}
 	for _, path := range paths {
-		name := filepath.Base(path)
-		recs, err := records(dir, name)
+		entries, err := messages(dir, filepath.Base(path))
 		if err != nil {
 			return nil, err
 		}
-		for _, rec := range recs {
-			fs, err := fields(rec)
-			if err != nil {
-				return nil, unusable(name, err)
-			}
+		for _, e := range entries {
 			var m mount
-			if len(text(fs, mntKey)) > 0 {
-				m.external = string(text(fs, mntMountpoint))
+			if len(e.Text(mntKey)) > 0 {
+				m.external = string(e.Text(mntMountpoint))
 			}
-			mounts[int64(number(fs, mntID))] = m //nolint:gosec // a number of 32 bits
+			mounts[int64(e.Number(mntID))] = m //nolint:gosec // a number of 32 bits
 		}
 	}
 	return mounts, nil
@@ -149,18 +145,13 @@ type remap struct{ kind, by uint64 }
 
 // readRemaps returns the remaps by the number of their file.
 func readRemaps(dir string) (map[uint64]remap, error) {
-	const name = "remap-fpath.img"
-	recs, err := optional(dir, name)
+	entries, err := optional(dir, "remap-fpath.img")
 	if err != nil {
 		return nil, err
 	}
 	remaps := map[uint64]remap{}
-	for _, rec := range recs {
-		fs, err := fields(rec)
-		if err != nil {
-			return nil, unusable(name, err)
-		}
-		remaps[number(fs, remapFile)] = remap{kind: number(fs, remapType), by: number(fs, remapBy)}
+	for _, e := range entries {
+		remaps[e.Number(remapFile)] = remap{kind: e.Number(remapType), by: e.Number(remapBy)}
 	}
 	return remaps, nil
 }
@@ -168,41 +159,37 @@ func readRemaps(dir string) (map[uint64]remap, error) {
 // readMapped says which files are mapped, by their number.
 func readMapped(dir string) (map[uint64]bool, error) {
 	mapped := map[uint64]bool{}
-	err := eachArea(dir, func(_ int, area []field) {
-		mapped[number(area, areaFile)] = true
+	err := eachArea(dir, func(_ int, area image.Message) {
+		mapped[area.Number(areaFile)] = true
 	})
 	return mapped, err
 }
 
-// eachArea calls f for every area that maps a file, with the process that has it.
-func eachArea(dir string, f func(pid int, area []field)) error {
+// eachArea calls found for every area that maps a file, with the process that has it.
+func eachArea(dir string, found func(pid int, area image.Message)) error {
 	tasks, err := tree(dir)
 	if err != nil {
 		return err
 	}
 	for _, t := range tasks {
 		name := "mm-" + strconv.Itoa(t.pid) + ".img"
-		recs, err := optional(dir, name)
+		mm, err := optional(dir, name)
 		if err != nil {
 			return err
 		}
-		if recs == nil {
+		if mm == nil {
 			continue // a zombie
 		}
-		mm, err := fields(recs[0])
-		if err != nil {
-			return unusable(name, err)
-		}
-		for _, m := range mm {
-			if m.num != mmArea {
+		for _, f := range mm[0] {
+			if f.Num != mmArea {
 				continue
 			}
-			area, err := fields(m.bytes)
+			area, err := image.Parse(f.Bytes)
 			if err != nil {
-				return unusable(name, err)
+				return image.Unusable(name, err)
 			}
-			if number(area, areaStatus)&areaMapsFile != 0 {
-				f(t.pid, area)
+			if area.Number(areaStatus)&areaMapsFile != 0 {
+				found(t.pid, area)
 			}
 		}
 	}
@@ -225,11 +212,12 @@ func ForgetSizes(dir string, forget func(OpenFile) bool) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	return rewriteImage(dir, "files.img", func(rec []byte) ([]byte, error) {
-		reg, err := parseRegular(rec)
-		if reg != nil && ids[number(reg, regID)] {
-			rec = rewrite(rec, fileRegular, func(reg []byte) []byte { return without(reg, regSize) })
+	return rewriteImage(dir, "files.img", func(file image.Message) (image.Message, error) {
+		reg, err := parseRegular(file)
+		if err != nil || reg == nil || !ids[reg.Number(regID)] {
+			return nil, err
 		}
-		return rec, err
+		file.SetText(fileRegular, reg.Without(regSize).Encode())
+		return file, nil
 	})
 }

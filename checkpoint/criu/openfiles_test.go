@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // regular is the file_entry of a file on mount 3, the container's own, or 4, one from outside.
@@ -27,7 +29,7 @@ func filesOf(t testing.TB) map[string][]byte {
 	images := tree2(t)
 	area := func(start, file, status int) []byte { return message(1, start, 2, start+0x1000, 4, file, 7, status) }
 	maps.Copy(images, map[string][]byte{
-		"files.img": image("files",
+		"files.img": imageOf("files",
 			regular(1, 3, "/bin/server", file, 1000),
 			message(1, 2, 2, 2), // a pipe
 			regular(3, 4, "/etc/hosts", file, 20),
@@ -42,13 +44,13 @@ func filesOf(t testing.TB) map[string][]byte {
 			regular(12, 3, "/srv/gone", file, 4096),
 			regular(13, 3, "/srv/link_remap.13", 0),
 		),
-		"mountpoints-5.img": image("mountpoints",
+		"mountpoints-5.img": imageOf("mountpoints",
 			message(2, 3, 7, []byte("/")),
 			message(2, 4, 7, []byte("/data"), 18, []byte("/data")),
 		),
-		"remap-fpath.img": image("remap", message(1, 7, 2, 1, 3, 1), message(1, 8, 2, 9, 3, 0), message(1, 12, 2, 13, 3, 0)),
-		"mm-7.img":        image("mm", message(12, 1, 14, area(0x400000, 1, 1<<6|1), 14, area(0x500000, 11, 1<<7|1), 14, area(0x600000, 12, 1<<6|1), 14, area(0x700000, 5, 1<<9|1))),
-		"fdinfo-5.img":    image("fdinfo", message(1, 8, 4, 19), message(1, 3, 4, 20)),
+		"remap-fpath.img": imageOf("remap", message(1, 7, 2, 1, 3, 1), message(1, 8, 2, 9, 3, 0), message(1, 12, 2, 13, 3, 0)),
+		"mm-7.img":        imageOf("mm", message(12, 1, 14, area(0x400000, 1, 1<<6|1), 14, area(0x500000, 11, 1<<7|1), 14, area(0x600000, 12, 1<<6|1), 14, area(0x700000, 5, 1<<9|1))),
+		"fdinfo-5.img":    imageOf("fdinfo", message(1, 8, 4, 19), message(1, 3, 4, 20)),
 	})
 	return images
 }
@@ -136,12 +138,12 @@ func TestForgetSizes(t *testing.T) {
 	// Nothing else has changed: the images as they are when written that way in the first place.
 	images := filesOf(t)
 	images["files.img"] = []byte{}
-	recs, err := splitRecords(filesOf(t)["files.img"][header:])
+	recs, err := image.Records(filesOf(t)["files.img"][image.Header:])
 	if err != nil {
 		t.Fatal(err)
 	}
 	recs[2] = regular(3, 4, "/etc/hosts", 0o100644)
-	want := image("files", recs...)
+	want := imageOf("files", recs...)
 	if got, err := os.ReadFile(filepath.Join(dir, "files.img")); err != nil || !slices.Equal(got, want) {
 		t.Errorf("files.img is %x, %v, want %x", got, err, want)
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // Flags of a pagemap_entry (criu/include/image.h).
@@ -30,13 +32,13 @@ func checkPages(dir string) error {
 		if !strings.HasPrefix(name, "pagemap-") || !strings.HasSuffix(name, ".img") {
 			continue
 		}
-		recs, err := records(dir, name)
+		entries, err := messages(dir, name)
 		if err != nil {
 			return err
 		}
-		id, n, err := parsePagemap(recs)
+		id, n, err := countPages(entries)
 		if err != nil {
-			return unusable(name, err)
+			return image.Unusable(name, err)
 		}
 		pages[id] += n
 	}
@@ -45,30 +47,27 @@ func checkPages(dir string) error {
 			continue
 		}
 		name := fmt.Sprintf("pages-%d.img", id)
-		f, size, err := openRegular(filepath.Join(dir, name))
+		f, size, err := image.Open(filepath.Join(dir, name))
 		if err != nil {
-			return unusable(name, err)
+			return image.Unusable(name, err)
 		}
 		f.Close()
 		if want := n * uint64(os.Getpagesize()); uint64(size) < want {
-			return unusable(name, fmt.Errorf("%w: %d bytes of %d", errTruncated, size, want))
+			return image.Unusable(name, fmt.Errorf("%w: %d bytes of %d", image.ErrTruncated, size, want))
 		}
 	}
 	return nil
 }
 
-// parsePagemap returns the number of the pages file and how many pages are in it: a
+// countPages returns the number of the pages file and how many pages are in it: a
 // pagemap_head and pagemap_entry messages (images/pagemap.proto).
-func parsePagemap(recs [][]byte) (id, pages uint64, err error) {
-	head, err := fields(recs[0])
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(head) == 0 || head[0].num != 1 {
+func countPages(entries []image.Message) (id, pages uint64, err error) {
+	head := entries[0]
+	if len(head) == 0 || head[0].Num != 1 {
 		return 0, 0, errors.New("no number of the pages file")
 	}
-	for _, rec := range recs[1:] {
-		n, err := pagesOf(rec)
+	for _, e := range entries[1:] {
+		n, err := pagesOf(e)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -76,28 +75,24 @@ func parsePagemap(recs [][]byte) (id, pages uint64, err error) {
 			return 0, 0, fmt.Errorf("%d pages cannot be", pages)
 		}
 	}
-	return head[0].value, pages, nil
+	return head[0].Value, pages, nil
 }
 
 // pagesOf returns how many pages of the pages file an entry takes. Pages of the
 // parent images and pages that are only known to be zero take none.
-func pagesOf(rec []byte) (uint64, error) {
-	fs, err := fields(rec)
-	if err != nil {
-		return 0, err
-	}
+func pagesOf(entry image.Message) (uint64, error) {
 	var compat, n, flags uint64
 	var flagged, counted, parent bool
-	for _, f := range fs {
-		switch f.num {
+	for _, f := range entry {
+		switch f.Num {
 		case 2:
-			compat = f.value
+			compat = f.Value
 		case 3:
-			parent = f.value != 0
+			parent = f.Value != 0
 		case 4:
-			flags, flagged = f.value, true
+			flags, flagged = f.Value, true
 		case 5:
-			n, counted = f.value, true
+			n, counted = f.Value, true
 		}
 	}
 	if !counted {

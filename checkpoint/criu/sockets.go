@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // Socket is an internet socket of the images, with what is needed to make it anew
@@ -60,74 +62,67 @@ const stateListen = 10
 // Sockets lists the internet sockets of the images in dir.
 func Sockets(dir string) ([]Socket, error) {
 	const name = "files.img"
-	recs, err := records(dir, name)
+	files, err := messages(dir, name)
 	if err != nil {
 		return nil, err
 	}
 	var all []Socket
-	for _, rec := range recs {
-		kind, _, entry, err := parseFile(rec)
-		if err == nil && kind == typeInet {
-			var s Socket
-			s, err = parseSocket(entry)
-			all = append(all, s)
+	for _, file := range files {
+		if file.Number(fileType) != typeInet {
+			continue
 		}
+		s, err := parseSocket(file.Text(fileInet))
 		if err != nil {
-			return nil, unusable(name, err)
+			return nil, image.Unusable(name, err)
 		}
+		all = append(all, s)
 	}
 	return all, nil
 }
 
-// parseFile reads a file_entry (images/fdinfo.proto); entry is that of an internet socket.
-func parseFile(rec []byte) (kind uint64, id uint32, entry []byte, err error) {
-	fs, err := fields(rec)
-	return number(fs, fileType), uint32(number(fs, fileID)), text(fs, fileInet), err
-}
-
 func parseSocket(entry []byte) (s Socket, err error) {
-	fs, err := fields(entry)
+	fields, err := image.Parse(entry)
 	if err != nil {
 		return s, err
 	}
 	var local, remote []uint32
 	var localPort, remotePort uint16
-	for _, f := range fs {
-		switch f.num {
+	for _, f := range fields {
+		switch f.Num {
 		case 1:
-			s.ID = uint32(f.value)
+			s.ID = uint32(f.Value)
 		case 3:
-			s.Family = int(f.value)
+			s.Family = int(f.Value)
 		case 4:
-			s.Type = int(f.value)
+			s.Type = int(f.Value)
 		case 5:
-			s.Protocol = int(f.value)
+			s.Protocol = int(f.Value)
 		case 6:
-			s.Listening = f.value == stateListen
+			s.Listening = f.Value == stateListen
 		case 7:
-			localPort = uint16(f.value)
+			localPort = uint16(f.Value)
 		case 8:
-			remotePort = uint16(f.value)
+			remotePort = uint16(f.Value)
 		case 9:
-			s.Flags = int(f.value)
+			s.Flags = int(f.Value)
 		case 10:
-			s.Backlog = int(f.value)
+			s.Backlog = int(f.Value)
 		case 11:
 			local, err = appendWords(local, f)
 		case 12:
 			remote, err = appendWords(remote, f)
 		case 13:
-			err = s.owner(f.bytes)
+			err = s.owner(f.Bytes)
 		case 14:
-			err = s.options(f.bytes)
+			err = s.options(f.Bytes)
 		case 15:
-			s.V6Only = f.value != 0
+			s.V6Only = f.Value != 0
 		case 16:
-			err = s.ipOptions(f.bytes)
+			err = s.ipOptions(f.Bytes)
 		case 17:
-			s.Scope = string(f.bytes)
+			s.Scope = string(f.Bytes)
 		case 20:
-			err = s.tcpOptions(f.bytes)
+			err = s.tcpOptions(f.Bytes)
 		}
 		if err != nil {
 			return s, err
@@ -141,11 +136,11 @@ func parseSocket(entry []byte) (s Socket, err error) {
 }
 
 // appendWords appends what a repeated uint32 holds, packed or not.
-func appendWords(words []uint32, f field) ([]uint32, error) {
-	if f.bytes == nil {
-		return append(words, uint32(f.value)), nil
+func appendWords(words []uint32, f image.Field) ([]uint32, error) {
+	if f.Bytes == nil {
+		return append(words, uint32(f.Value)), nil
 	}
-	for b := f.bytes; len(b) > 0; {
+	for b := f.Bytes; len(b) > 0; {
 		v, n := protowire.ConsumeVarint(b)
 		if n < 0 {
 			return nil, protowire.ParseError(n)
@@ -174,9 +169,9 @@ func address(family int, words []uint32, port uint16) (netip.AddrPort, error) {
 
 // owner reads a fown_entry: who is signalled when something arrives.
 func (s *Socket) owner(msg []byte) error {
-	fs, err := fields(msg)
-	for _, f := range fs {
-		if (f.num == 3 || f.num == 5) && f.value != 0 {
+	fields, err := image.Parse(msg)
+	for _, f := range fields {
+		if (f.Num == 3 || f.Num == 5) && f.Value != 0 {
 			s.Peculiar = true
 		}
 	}
@@ -204,38 +199,38 @@ var plainOptions = map[protowire.Number]SocketOption{
 // options reads a sk_opts_entry. Options that have their zero value are those that a new
 // socket has, but for SO_BUF_LOCK, which says whether the kernel may change the buffers.
 func (s *Socket) options(msg []byte) error {
-	fs, err := fields(msg)
+	fields, err := image.Parse(msg)
 	var send, receive unix.Timeval
-	for _, f := range fs {
-		switch f.num {
+	for _, f := range fields {
+		switch f.Num {
 		case 1, 2:
 			name := unix.SO_SNDBUFFORCE
-			if f.num == 2 {
+			if f.Num == 2 {
 				name = unix.SO_RCVBUFFORCE
 			}
 			// The kernel doubles what it is given (socket(7)).
-			s.Options = append(s.Options, SocketOption{Level: unix.SOL_SOCKET, Name: name, Value: int(f.value / 2)})
+			s.Options = append(s.Options, SocketOption{Level: unix.SOL_SOCKET, Name: name, Value: int(f.Value / 2)})
 		case 3:
-			send.Sec = int64(f.value)
+			send.Sec = int64(f.Value)
 		case 4:
-			send.Usec = int64(f.value)
+			send.Usec = int64(f.Value)
 		case 5:
-			receive.Sec = int64(f.value)
+			receive.Sec = int64(f.Value)
 		case 6:
-			receive.Usec = int64(f.value)
+			receive.Usec = int64(f.Value)
 		case 7:
-			s.ReuseAddress = f.value != 0
+			s.ReuseAddress = f.Value != 0
 		case 15:
-			s.Device = string(f.bytes)
+			s.Device = string(f.Bytes)
 		case 16:
 			s.Peculiar = true
 		case 17:
-			s.ReusePort = f.value != 0
+			s.ReusePort = f.Value != 0
 		case 24:
-			s.Options = append(s.Options, SocketOption{Level: unix.SOL_SOCKET, Name: unix.SO_LINGER, Linger: &unix.Linger{Onoff: 1, Linger: int32(f.value)}})
+			s.Options = append(s.Options, SocketOption{Level: unix.SOL_SOCKET, Name: unix.SO_LINGER, Linger: &unix.Linger{Onoff: 1, Linger: int32(f.Value)}})
 		default:
-			if o, ok := plainOptions[f.num]; ok && (f.value != 0 || o.Name == unix.SO_BUF_LOCK) {
-				o.Value = int(f.value)
+			if o, ok := plainOptions[f.Num]; ok && (f.Value != 0 || o.Name == unix.SO_BUF_LOCK) {
+				o.Value = int(f.Value)
 				s.Options = append(s.Options, o)
 			}
 		}
@@ -251,23 +246,23 @@ func (s *Socket) options(msg []byte) error {
 // ipOptions reads an ip_opts_entry. IPv6 sockets take those of IPv4, too, but for the
 // one that tells where a packet came to.
 func (s *Socket) ipOptions(msg []byte) error {
-	fs, err := fields(msg)
-	for _, f := range fs {
-		o := SocketOption{Level: unix.SOL_IP, Value: int(f.value)}
+	fields, err := image.Parse(msg)
+	for _, f := range fields {
+		o := SocketOption{Level: unix.SOL_IP, Value: int(f.Value)}
 		switch {
-		case f.num == 1:
-			s.FreeBind = f.value != 0
+		case f.Num == 1:
+			s.FreeBind = f.Value != 0
 			continue
-		case f.num == 5 && s.Family == unix.AF_INET6:
+		case f.Num == 5 && s.Family == unix.AF_INET6:
 			o.Level, o.Name = unix.SOL_IPV6, unix.IPV6_RECVPKTINFO
-		case f.num == 5:
+		case f.Num == 5:
 			o.Name = unix.IP_PKTINFO
-		case f.num == 6:
+		case f.Num == 6:
 			o.Name = unix.IP_TOS
-		case f.num == 7:
+		case f.Num == 7:
 			o.Name = unix.IP_TTL
 		}
-		if o.Name != 0 && f.value != 0 {
+		if o.Name != 0 && f.Value != 0 {
 			s.Options = append(s.Options, o)
 		}
 	}
@@ -277,10 +272,10 @@ func (s *Socket) ipOptions(msg []byte) error {
 // tcpOptions reads a tcp_opts_entry (images/tcp-stream.proto).
 func (s *Socket) tcpOptions(msg []byte) error {
 	names := map[protowire.Number]int{1: unix.TCP_CORK, 2: unix.TCP_NODELAY, 3: unix.TCP_KEEPCNT, 4: unix.TCP_KEEPIDLE, 5: unix.TCP_KEEPINTVL}
-	fs, err := fields(msg)
-	for _, f := range fs {
-		if name := names[f.num]; name != 0 && f.value != 0 {
-			s.Options = append(s.Options, SocketOption{Level: unix.SOL_TCP, Name: name, Value: int(f.value)})
+	fields, err := image.Parse(msg)
+	for _, f := range fields {
+		if name := names[f.Num]; name != 0 && f.Value != 0 {
+			s.Options = append(s.Options, SocketOption{Level: unix.SOL_TCP, Name: name, Value: int(f.Value)})
 		}
 	}
 	return err

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // words are the fields of an address as CRIU writes it.
@@ -38,12 +40,12 @@ func socketImages(t testing.TB) map[string][]byte {
 		13, message(5, 9), 14, message(1, 2, 2, 2), 15, 1, 16, message(1, 1, 5, 1), 17, []byte("eth0")}
 	entry = append(append(entry, words(11, "fd00::2")...), words(12, "fd00::3")...)
 	six := message(1, typeInet, 2, 6, 4, message(entry...))
-	files["files.img"] = image("files",
+	files["files.img"] = imageOf("files",
 		message(1, typeRegular, 2, 4, 3, message(1, 4, 6, []byte("/etc/passwd"))),
 		listener(5, message(1, 87040, 2, 131072, 3, 0, 5, 2, 6, 500, 7, 1, 8, 0, 15, []byte("eth0"), 17, 0, 19, 1, 24, 9, 25, 0), message(6, 16)),
 		six)
-	files["fdinfo-5.img"] = image("fdinfo", message(1, 4, 2, 0, 3, typeRegular, 4, 3), message(1, 5, 2, 1, 3, typeInet, 4, 4), message(1, 6, 2, 0, 3, typeInet, 4, 5))
-	files["fdinfo-6.img"] = image("fdinfo")
+	files["fdinfo-5.img"] = imageOf("fdinfo", message(1, 4, 2, 0, 3, typeRegular, 4, 3), message(1, 5, 2, 1, 3, typeInet, 4, 4), message(1, 6, 2, 0, 3, typeInet, 4, 5))
+	files["fdinfo-6.img"] = imageOf("fdinfo")
 	return files
 }
 
@@ -105,26 +107,16 @@ func TestLendSockets(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0].ID != 6 {
 		t.Errorf("%+v, %v", left, err)
 	}
-	recs, err := records(dst, "files.img")
-	if err != nil || len(recs) != 3 || !strings.Contains(string(recs[1]), "/socket-five") {
-		t.Errorf("%q, %v", recs, err)
+	files, err := messages(dst, "files.img")
+	if err != nil || len(files) != 3 || !strings.Contains(string(files[1].Encode()), "/socket-five") {
+		t.Errorf("%v, %v", files, err)
 	}
-	recs, err = records(dst, "fdinfo-5.img")
+	fds, err := messages(dst, "fdinfo-5.img")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []uint64{typeRegular, typeRegular, typeInet} {
-		fs, err := fields(recs[i])
-		if err != nil {
-			t.Fatal(err)
-		}
-		var kind uint64
-		for _, f := range fs {
-			if f.num == 3 {
-				kind = f.value
-			}
-		}
-		if kind != want {
+		if kind := fds[i].Number(3); kind != want {
 			t.Errorf("descriptor %d is of kind %d, want %d", i, kind, want)
 		}
 	}
@@ -139,7 +131,7 @@ func TestSocketsDamaged(t *testing.T) {
 		"a bad ip message": listener(5, nil, []byte{0xff}),
 	} {
 		files := socketImages(t)
-		files["files.img"] = image("files", rec)
+		files["files.img"] = imageOf("files", rec)
 		if all, err := Sockets(plantImages(t, files)); err == nil || !strings.Contains(err.Error(), "files.img") {
 			t.Errorf("%s: %+v, %v", what, all, err)
 		}
@@ -154,16 +146,17 @@ func FuzzSockets(f *testing.F) {
 	f.Add(listener(5, message(1, 2, 16, 7), message(1, 1)))
 	f.Add(message(1, typeRegular, 2, 4))
 	f.Fuzz(func(t *testing.T, rec []byte) {
-		kind, id, entry, err := parseFile(rec)
-		if err != nil || kind != typeInet {
+		file, err := image.Parse(rec)
+		if err != nil || file.Number(fileType) != typeInet {
 			return
 		}
-		s, err := parseSocket(entry)
+		s, err := parseSocket(file.Text(fileInet))
 		if err == nil && (!s.Local.IsValid() || !s.Remote.IsValid()) {
 			t.Errorf("a socket without an address: %+v", s)
 		}
-		if kind, again, _, err := parseFile(regularFile(id, "key")); err != nil || kind != typeRegular || again != id {
-			t.Errorf("file %d became %d of kind %d, %v", id, again, kind, err)
+		id := uint32(file.Number(fileID))
+		if lent := regularFile(id, "key"); lent.Number(fileType) != typeRegular || lent.Number(fileID) != uint64(id) {
+			t.Errorf("file %d became %v", id, lent)
 		}
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // task is one process of pstree.img.
@@ -24,37 +26,33 @@ const (
 // tree returns the processes of pstree.img, the root first.
 func tree(dir string) ([]task, error) {
 	const name = "pstree.img"
-	recs, err := records(dir, name)
+	entries, err := messages(dir, name)
 	if err != nil {
 		return nil, err
 	}
 	var tasks []task
-	for _, rec := range recs {
-		t, err := parseTask(rec)
+	for _, e := range entries {
+		t, err := readTask(e)
 		if err != nil {
-			return nil, unusable(name, err)
+			return nil, image.Unusable(name, err)
 		}
 		tasks = append(tasks, t)
 	}
 	return tasks, nil
 }
 
-// parseTask reads a pstree_entry (images/pstree.proto).
-func parseTask(rec []byte) (task, error) {
-	fs, err := fields(rec)
-	if err != nil {
-		return task{}, err
-	}
+// readTask reads a pstree_entry (images/pstree.proto).
+func readTask(entry image.Message) (task, error) {
 	var t task
-	for _, f := range fs {
-		switch f.num {
+	for _, f := range entry {
+		switch f.Num {
 		case 1:
-			if f.value == 0 || f.value > maxPID {
-				return task{}, fmt.Errorf("process id %d cannot be", f.value)
+			if f.Value == 0 || f.Value > maxPID {
+				return task{}, fmt.Errorf("process id %d cannot be", f.Value)
 			}
-			t.pid = int(f.value)
+			t.pid = int(f.Value)
 		case 5:
-			t.threads = append(t.threads, f.value)
+			t.threads = append(t.threads, f.Value)
 		}
 	}
 	if t.pid == 0 {
@@ -66,13 +64,13 @@ func parseTask(rec []byte) (task, error) {
 // checkTask looks for the images of one process.
 func checkTask(dir string, t task) error {
 	pid := strconv.Itoa(t.pid) + ".img"
-	core, err := records(dir, "core-"+pid)
+	core, err := messages(dir, "core-"+pid)
 	if err != nil {
 		return err
 	}
-	dead, err := parseDead(core[0])
+	dead, err := isDead(core[0])
 	if err != nil {
-		return unusable("core-"+pid, err)
+		return image.Unusable("core-"+pid, err)
 	}
 	if dead {
 		return nil
@@ -87,52 +85,37 @@ func checkTask(dir string, t task) error {
 			return err
 		}
 	}
-	ids, err := records(dir, "ids-"+pid)
+	ids, err := messages(dir, "ids-"+pid)
 	if err != nil {
 		return err
 	}
-	files, err := parseFilesID(ids[0])
+	files, err := filesID(ids[0])
 	if err != nil {
-		return unusable("ids-"+pid, err)
+		return image.Unusable("ids-"+pid, err)
 	}
 	return checkMagic(dir, fmt.Sprintf("fdinfo-%d.img", files))
 }
 
-// parseDead says of a core_entry whether its process is a zombie: field tc,
+// isDead says of a core_entry whether its process is a zombie: field tc,
 // and in it task_state (images/core.proto).
-func parseDead(rec []byte) (bool, error) {
-	fs, err := fields(rec)
+func isDead(core image.Message) (bool, error) {
+	tc, err := image.Parse(core.Text(3))
 	if err != nil {
 		return false, err
 	}
-	for _, f := range fs {
-		if f.num != 3 {
-			continue
-		}
-		tc, err := fields(f.bytes)
-		if err != nil {
-			return false, err
-		}
-		for _, f := range tc {
-			if f.num == 1 {
-				return f.value == taskDead, nil
-			}
-		}
+	state := tc.Find(1)
+	if state == nil {
+		return false, errors.New("no state of the process")
 	}
-	return false, errors.New("no state of the process")
+	return state.Value == taskDead, nil
 }
 
-// parseFilesID returns field files_id of a task_kobj_ids_entry: the number of the
+// filesID returns field files_id of a task_kobj_ids_entry: the number of the
 // process's fdinfo image.
-func parseFilesID(rec []byte) (uint64, error) {
-	fs, err := fields(rec)
-	if err != nil {
-		return 0, err
+func filesID(ids image.Message) (uint64, error) {
+	f := ids.Find(2)
+	if f == nil {
+		return 0, errors.New("no number of the descriptor table")
 	}
-	for _, f := range fs {
-		if f.num == 2 {
-			return f.value, nil
-		}
-	}
-	return 0, errors.New("no number of the descriptor table")
+	return f.Value, nil
 }

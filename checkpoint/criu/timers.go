@@ -1,10 +1,9 @@
 package criu
 
 import (
-	"slices"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // Numbers in a file_entry (images/fdinfo.proto) and in a timerfd_entry
@@ -37,40 +36,37 @@ const (
 // would have run at the dump. And one for a time that has come, which is off, would
 // expire again.
 func MendTimers(dir string, age time.Duration) error {
-	return rewriteImage(dir, "files.img", func(rec []byte) ([]byte, error) {
-		fs, err := fields(rec)
-		if err != nil || find(fs, fileTimer) == nil {
-			return rec, err
+	return rewriteImage(dir, "files.img", func(file image.Message) (image.Message, error) {
+		if file.Find(fileTimer) == nil {
+			return nil, nil
 		}
-		timer := text(fs, fileTimer)
-		corrections, err := mendTimer(timer, age)
-		if err != nil || corrections == nil {
-			return rec, err
+		timer, err := image.Parse(file.Text(fileTimer))
+		if err != nil || !mendTimer(&timer, age) {
+			return nil, err
 		}
-		// Of a value that is there twice the last counts.
-		return rewrite(rec, fileTimer, func(timer []byte) []byte { return slices.Concat(timer, corrections) }), nil
+		file.SetText(fileTimer, timer.Encode())
+		return file, nil
 	})
 }
 
-// mendTimer returns the fields of a timerfd_entry that are to be others; nil for none.
-func mendTimer(timer []byte, age time.Duration) ([]byte, error) {
-	fs, err := fields(timer)
-	if err != nil {
-		return nil, err
-	}
-	v := func(num protowire.Number) uint64 { return number(fs, num) }
+// mendTimer changes a timerfd_entry, and says whether it had to.
+func mendTimer(timer *image.Message, age time.Duration) bool {
+	v := timer.Number
 	expired := v(timerSeconds) == 0 && v(timerNanos) == 0
 	periodic := v(timerInterval) != 0 || v(timerInterval+1) != 0
 	absolute := v(timerFlags)&timerAbsolute != 0
 	ofDay := v(timerClock) == clockRealtime || v(timerClock) == clockRealtimeAlarm
 	switch {
 	case expired && periodic && !absolute:
-		return appendNumber(nil, timerNanos, 1), nil
+		timer.Set(timerNanos, 1)
 	case expired && !periodic && absolute:
-		return appendNumber(nil, timerFlags, v(timerFlags)&^timerAbsolute), nil
+		timer.Set(timerFlags, v(timerFlags)&^timerAbsolute)
 	case !expired && absolute && ofDay && age > 0 && v(timerSeconds) < farAway:
 		left := max(1, time.Duration(v(timerSeconds))*time.Second+time.Duration(v(timerNanos))-age)
-		return appendNumber(appendNumber(nil, timerSeconds, uint64(left/time.Second)), timerNanos, uint64(left%time.Second)), nil
+		timer.Set(timerSeconds, uint64(left/time.Second))
+		timer.Set(timerNanos, uint64(left%time.Second))
+	default:
+		return false
 	}
-	return nil, nil
+	return true
 }

@@ -1,53 +1,53 @@
 package criu
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // timer is what the test sets of a timerfd_entry.
 type timer struct{ clock, flags, seconds, nanos, interval uint64 }
 
 func (x timer) entry() []byte {
-	var b []byte
+	var m image.Message
 	for num, v := range map[protowire.Number]uint64{1: 7, 2: 2, 4: x.clock, 5: 1, 6: x.flags, 7: x.seconds, 8: x.nanos, 9: 0, 10: x.interval} {
-		b = appendNumber(b, num, v)
+		m.Set(num, v)
 	}
 	// A fown_entry, in which nothing may be taken for the timer's.
-	return appendText(b, 3, []byte{0x38, 99})
+	m.SetText(3, []byte{0x38, 99})
+	return m.Encode()
 }
 
 // filesWith are images whose files.img has the timers, each between two other files.
 func filesWith(t testing.TB, timers ...timer) string {
 	t.Helper()
-	other := appendText([]byte{8, 1, 16, 9}, 3, []byte("a regular file"))
+	other := message(1, 1, 2, 9, 3, "a regular file")
 	recs := [][]byte{other}
 	for _, x := range timers {
-		recs = append(recs, appendText([]byte{8, 17, 16, 7}, fileTimer, x.entry()), other)
+		recs = append(recs, message(1, 17, 2, 7, fileTimer, x.entry()), other)
 	}
-	return plantImages(t, map[string][]byte{"files.img": image("files", recs...)})
+	return plantImages(t, map[string][]byte{"files.img": imageOf("files", recs...)})
 }
 
 // timersOf reads them back.
 func timersOf(t *testing.T, dir string) []timer {
 	t.Helper()
-	recs, err := records(dir, "files.img")
+	files, err := messages(dir, "files.img")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var all []timer
-	for _, rec := range recs {
-		fs, err := fields(rec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if find(fs, fileTimer) == nil {
+	for _, file := range files {
+		if file.Find(fileTimer) == nil {
 			continue
 		}
-		v, err := numbers(text(fs, fileTimer))
+		v, err := numbers(file.Text(fileTimer))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,17 +99,21 @@ func FuzzMendTimers(f *testing.F) {
 	f.Add(timer{interval: 50}.entry(), int64(time.Hour))
 	f.Add(timer{flags: timerAbsolute, seconds: 9}.entry(), int64(time.Hour))
 	f.Fuzz(func(t *testing.T, entry []byte, age int64) {
-		corrections, err := mendTimer(entry, time.Duration(age))
+		before, err := numbers(entry)
 		if err != nil {
 			return
 		}
-		before, err := numbers(entry)
+		m, err := image.Parse(entry)
 		if err != nil {
 			t.Fatal(err)
 		}
-		after, err := numbers(slices.Concat(entry, corrections))
+		changed := mendTimer(&m, time.Duration(age))
+		after, err := numbers(m.Encode())
 		if err != nil {
 			t.Fatal(err)
+		}
+		if !changed && !maps.Equal(after, before) {
+			t.Errorf("unchanged, it is %v, and was %v", after, before)
 		}
 		for num, v := range after {
 			if v != before[num] && num != timerFlags && num != timerSeconds && num != timerNanos {
@@ -124,10 +128,10 @@ func FuzzMendTimers(f *testing.F) {
 
 // numbers returns the values of a message's varints by their field number.
 func numbers(msg []byte) (map[int]uint64, error) {
-	fs, err := fields(msg)
+	fields, err := image.Parse(msg)
 	v := map[int]uint64{}
-	for _, f := range fs {
-		v[int(f.num)] = f.value
+	for _, f := range fields {
+		v[int(f.Num)] = f.Value
 	}
 	return v, err
 }

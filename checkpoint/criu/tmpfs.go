@@ -8,9 +8,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // Numbers in a mnt_entry, and of the kinds of file systems (images/mnt.proto).
@@ -52,23 +53,24 @@ func dropEmptyTmpfs(dir string) error {
 	// By device: a file system may be mounted twice.
 	empty := map[uint64]bool{}
 	for _, path := range paths {
-		err := rewriteImage(dir, filepath.Base(path), func(rec []byte) ([]byte, error) {
-			fs, err := fields(rec)
-			if err != nil || number(fs, mountKind) != kindTmpfs {
-				return rec, err
+		err := rewriteImage(dir, filepath.Base(path), func(mount image.Message) (image.Message, error) {
+			if mount.Number(mountKind) != kindTmpfs {
+				return nil, nil
 			}
-			dev := number(fs, mountDevice)
+			dev := mount.Number(mountDevice)
 			if _, known := empty[dev]; !known {
-				if empty[dev], err = isEmptyTmpfs(filepath.Join(dir, tmpfsArchive(dev)), string(text(fs, mountOptions))); err != nil {
+				is, err := isEmptyTmpfs(filepath.Join(dir, tmpfsArchive(dev)), string(mount.Text(mountOptions)))
+				if err != nil {
 					return nil, err
 				}
+				empty[dev] = is
 			}
 			if !empty[dev] {
-				return rec, nil
+				return nil, nil
 			}
-			// Of a value that is there twice the last counts.
-			rec = appendNumber(slices.Clone(rec), mountKind, kindAuto)
-			return appendText(rec, mountName, []byte("tmpfs")), nil
+			mount.Set(mountKind, kindAuto)
+			mount.SetText(mountName, []byte("tmpfs"))
+			return mount, nil
 		})
 		if err != nil {
 			return err
@@ -91,7 +93,7 @@ func tmpfsArchive(dev uint64) string { return fmt.Sprintf("tmpfs-dev-%d.tar.gz.i
 // isEmptyTmpfs says whether the archive of a tmpfs holds nothing but a root as a new tmpfs with
 // these options has it.
 func isEmptyTmpfs(path, options string) (bool, error) {
-	f, size, err := openRegular(path)
+	f, size, err := image.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil // an external mount
 	}

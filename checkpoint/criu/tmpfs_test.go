@@ -80,7 +80,7 @@ func TestDropEmptyTmpfs(t *testing.T) {
 	const kindProc = 1
 	mounts, kinds = append(mounts, message(mountKind, kindProc, mountDevice, 98)), append(kinds, kindProc)
 	mounts, kinds = append(mounts, message(mountKind, kindTmpfs, mountDevice, 0)), append(kinds, kindAuto) // once more
-	images["mountpoints-9.img"] = image("mountpoints", mounts...)
+	images["mountpoints-9.img"] = imageOf("mountpoints", mounts...)
 	dir := plantImages(t, images)
 	if err := DropEmptyTmpfs(dir); err != nil {
 		t.Fatal(err)
@@ -97,14 +97,13 @@ func TestDropEmptyTmpfs(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("left are %v, want %v", got, want)
 	}
-	recs, err := records(dir, "mountpoints-9.img")
-	if err != nil || len(recs) != len(kinds) {
-		t.Fatalf("%d mounts, %v", len(recs), err)
+	entries, err := messages(dir, "mountpoints-9.img")
+	if err != nil || len(entries) != len(kinds) {
+		t.Fatalf("%d mounts, %v", len(entries), err)
 	}
-	for n, rec := range recs {
-		fs, err := fields(rec)
-		if kind := number(fs, mountKind); err != nil || kind != kinds[n] || (kind == kindAuto) != (string(text(fs, mountName)) == "tmpfs") {
-			t.Errorf("mount %d is of kind %d, want %d (%v)", n, kind, kinds[n], err)
+	for n, m := range entries {
+		if kind := m.Number(mountKind); kind != kinds[n] || (kind == kindAuto) != (string(m.Text(mountName)) == "tmpfs") {
+			t.Errorf("mount %d is of kind %d, want %d", n, kind, kinds[n])
 		}
 	}
 }

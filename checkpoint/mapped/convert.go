@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 const (
@@ -92,7 +94,7 @@ func convert(ctx context.Context, dst, src string) (Stats, error) {
 		}
 		changed[mmName(p.pid)], changed[p.name], changed[pagesName(p.id)] = true, true, true
 	}
-	if err := writeFile(filepath.Join(dst, filesName), c.files.im.encode()); err != nil {
+	if err := writeFile(filepath.Join(dst, filesName), c.files.im.Encode()); err != nil {
 		return Stats{}, err
 	}
 	return c.stats, link(dst, src, changed)
@@ -111,7 +113,7 @@ func (c *converter) choose(ctx context.Context, p *process) error {
 		for i := p.at(a.start); i < len(p.runs) && p.runs[i].start < a.end; i++ {
 			r := p.runs[i]
 			if r.flags&pageParent != 0 {
-				return unusable(p.name, errors.New("pages are in other images"))
+				return image.Unusable(p.name, errors.New("pages are in other images"))
 			}
 			if r.off >= 0 {
 				present += (min(r.end(), a.end) - max(r.start, a.start)) / pageSize
@@ -302,17 +304,17 @@ func (c *converter) rewrite(p *process) error {
 	if len(w.runs) == 0 {
 		w.file.Close()
 		// CRIU does not expect it, and there always is a stack.
-		return unusable(p.name, errors.New("no page but those of large areas"))
+		return image.Unusable(p.name, errors.New("no page but those of large areas"))
 	}
 	if err := w.finish(c.dst); err != nil {
 		return err
 	}
 	for a, at := range c.places[p] {
-		a.set(vmaStatus, a.number(vmaStatus)&^statusAnonPrivate|statusFilePrivate)
-		a.set(vmaFlags, a.number(vmaFlags)&^mapAnonymous)
-		a.set(vmaFile, c.numbers[at.owner])
-		a.set(vmaOffset, at.off)
-		a.set(vmaOpenFlags, 0) // O_RDONLY
+		a.Set(vmaStatus, a.Number(vmaStatus)&^statusAnonPrivate|statusFilePrivate)
+		a.Set(vmaFlags, a.Number(vmaFlags)&^mapAnonymous)
+		a.Set(vmaFile, c.numbers[at.owner])
+		a.Set(vmaOffset, at.off)
+		a.Set(vmaOpenFlags, 0) // O_RDONLY
 	}
 	return writeFile(filepath.Join(c.dst, mmName(p.pid)), p.encodeMM())
 }

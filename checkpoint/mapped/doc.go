@@ -31,6 +31,6 @@
 // difference. docs/memory.md tells all that differs.
 //
 // The package reads images of a checkpoint at its capture, and at a start only
-// if the mapped form has to be turned back. It knows protobuf's wire format only, and
+// if the mapped form has to be turned back. It reads of them what it has to, and
 // keeps all fields that it does not know. It has no locks.
 package mapped

@@ -6,9 +6,9 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
-)
 
-func protoNumber(n int) protowire.Number { return protowire.Number(n) }
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
+)
 
 // Numbers in a file_entry (images/fdinfo.proto) and a reg_file_entry (images/regfile.proto).
 const (
@@ -20,7 +20,7 @@ const (
 
 // files is files.img.
 type files struct {
-	im *image
+	im *image.Image
 	// names are the names of regular files by their number.
 	names map[uint64]string
 	last  uint64
@@ -29,19 +29,19 @@ type files struct {
 const filesName = "files.img"
 
 func readFiles(dir string) (*files, error) {
-	im, err := readImage(dir, filesName)
+	im, err := image.Read(dir, filesName)
 	if err != nil {
 		return nil, err
 	}
 	fs := &files{im: im, names: map[uint64]string{}}
 	if err := fs.parse(); err != nil {
-		return nil, unusable(filesName, err)
+		return nil, image.Unusable(filesName, err)
 	}
 	return fs, nil
 }
 
 func (fs *files) parse() error {
-	for _, rec := range fs.im.records {
+	for _, rec := range fs.im.Records {
 		id, name, err := parseFile(rec)
 		if err != nil {
 			return err
@@ -56,59 +56,59 @@ func (fs *files) parse() error {
 
 // parseFile returns number and name of a file_entry; no name for what is no regular file.
 func parseFile(rec []byte) (id uint64, name string, err error) {
-	m, err := parse(rec)
+	m, err := image.Parse(rec)
 	if err != nil {
 		return 0, "", err
 	}
-	id = m.number(fileID)
+	id = m.Number(fileID)
 	if id == 0 || id > 1<<31 {
 		return 0, "", fmt.Errorf("file %d cannot be", id)
 	}
-	if m.number(fileType) != typeRegular {
+	if m.Number(fileType) != typeRegular {
 		return id, "", nil
 	}
-	reg, err := parse(m.text(fileRegular))
-	return id, string(reg.text(regName)), err
+	reg, err := image.Parse(m.Text(fileRegular))
+	return id, string(reg.Text(regName)), err
 }
 
 // add enters a page file and returns its number.
 func (fs *files) add(name string, size int64) uint64 {
 	fs.last++
-	fs.im.records = append(fs.im.records, pageFileEntry(fs.last, name, size))
+	fs.im.Records = append(fs.im.Records, pageFileEntry(fs.last, name, size))
 	fs.names[fs.last] = name
 	return fs.last
 }
 
 // pageFileEntry is the record of a page file.
 func pageFileEntry(id uint64, name string, size int64) []byte {
-	var owner message
+	var owner image.Message
 	for num := protowire.Number(1); num <= 5; num++ {
-		owner.set(num, 0)
+		owner.Set(num, 0)
 	}
-	var reg message
-	reg.set(regID, id)
-	reg.set(regFlags, 0) // O_RDONLY
-	reg.set(regPosition, 0)
-	reg.setBytes(regOwner, owner.encode())
-	reg.setBytes(regName, []byte(name))
-	reg.set(regMount, protowire.EncodeZigZag(-1))
-	reg.set(regSize, uint64(size))
-	var m message
-	m.set(fileType, typeRegular)
-	m.set(fileID, id)
-	m.setBytes(fileRegular, reg.encode())
-	return m.encode()
+	var reg image.Message
+	reg.Set(regID, id)
+	reg.Set(regFlags, 0) // O_RDONLY
+	reg.Set(regPosition, 0)
+	reg.SetText(regOwner, owner.Encode())
+	reg.SetText(regName, []byte(name))
+	reg.Set(regMount, protowire.EncodeZigZag(-1))
+	reg.Set(regSize, uint64(size))
+	var m image.Message
+	m.Set(fileType, typeRegular)
+	m.Set(fileID, id)
+	m.SetText(fileRegular, reg.Encode())
+	return m.Encode()
 }
 
 // rename gives a page file, as a dump describes it, the name that it has at rest.
 func (fs *files) rename(id uint64, name string, size int64) error {
-	for i, rec := range fs.im.records {
-		m, err := parse(rec)
+	for i, rec := range fs.im.Records {
+		m, err := image.Parse(rec)
 		if err != nil {
 			return err
 		}
-		if m.number(fileID) == id {
-			fs.im.records[i] = pageFileEntry(id, name, size)
+		if m.Number(fileID) == id {
+			fs.im.Records[i] = pageFileEntry(id, name, size)
 		}
 	}
 	fs.names[id] = name
@@ -117,8 +117,8 @@ func (fs *files) rename(id uint64, name string, size int64) error {
 
 // remove takes the files with these numbers out.
 func (fs *files) remove(ids map[uint64]bool) error {
-	kept := fs.im.records[:0:0]
-	for _, rec := range fs.im.records {
+	kept := fs.im.Records[:0:0]
+	for _, rec := range fs.im.Records {
 		id, _, err := parseFile(rec)
 		if err != nil {
 			return err
@@ -127,7 +127,7 @@ func (fs *files) remove(ids map[uint64]bool) error {
 			kept = append(kept, rec)
 		}
 	}
-	fs.im.records = kept
+	fs.im.Records = kept
 	return nil
 }
 

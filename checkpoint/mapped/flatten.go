@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // Source is a page file that images refer to.
@@ -33,7 +35,7 @@ func OpenFiles(dir string) ([]Source, error) {
 	}
 	var sources []Source
 	for _, file := range files {
-		f, _, err := openRegular(file.Path)
+		f, _, err := image.Open(file.Path)
 		if err != nil {
 			CloseFiles(sources)
 			return nil, fmt.Errorf("open page file: %w", err)
@@ -81,7 +83,7 @@ func mostlyClean(p *process, a *area, f *os.File) bool {
 	for i := p.at(a.start); i < len(p.runs) && p.runs[i].start < a.end; i++ {
 		written += min(p.runs[i].end(), a.end) - max(p.runs[i].start, a.start)
 	}
-	off := int64(a.number(vmaOffset))
+	off := int64(a.Number(vmaOffset))
 	data, err := dataIn(f, off, off+int64(a.end-a.start))
 	return err == nil && int64(written)*maxWritten <= data
 }
@@ -121,10 +123,10 @@ func flatten(ctx context.Context, dst, src string, sources []Source, keep func(*
 	for _, p := range procs {
 		files := map[*area]*os.File{}
 		for _, a := range p.areas {
-			id := a.number(vmaFile)
+			id := a.Number(vmaFile)
 			s, ok := byID[id]
 			switch {
-			case !ok || a.number(vmaStatus)&statusFilePrivate == 0:
+			case !ok || a.Number(vmaStatus)&statusFilePrivate == 0:
 			case !twisted[areaKey{a.start, a.end, id}] && keep(p, a, s.File):
 				kept[id] = true
 			default:
@@ -155,11 +157,11 @@ func twistedAreas(procs []*process, byID map[uint64]Source) map[areaKey]bool {
 	offsets, twisted := map[areaKey]uint64{}, map[areaKey]bool{}
 	for _, p := range procs {
 		for _, a := range p.areas {
-			id := a.number(vmaFile)
-			if _, ok := byID[id]; !ok || a.number(vmaStatus)&statusFilePrivate == 0 {
+			id := a.Number(vmaFile)
+			if _, ok := byID[id]; !ok || a.Number(vmaStatus)&statusFilePrivate == 0 {
 				continue
 			}
-			k, off := areaKey{a.start, a.end, id}, a.number(vmaOffset)
+			k, off := areaKey{a.start, a.end, id}, a.Number(vmaOffset)
 			if before, ok := offsets[k]; ok && before != off {
 				twisted[k] = true
 			}
@@ -199,7 +201,7 @@ func settleFiles(dst string, fs *files, byID map[uint64]Source, kept map[uint64]
 		return nil, err
 	}
 	slices.Sort(keys)
-	return keys, writeFile(filepath.Join(dst, filesName), fs.im.encode())
+	return keys, writeFile(filepath.Join(dst, filesName), fs.im.Encode())
 }
 
 func flattenProcess(ctx context.Context, dst string, p *process, files map[*area]*os.File) error {
@@ -215,10 +217,10 @@ func flattenProcess(ctx context.Context, dst string, p *process, files map[*area
 		return err
 	}
 	for a := range files {
-		a.set(vmaStatus, a.number(vmaStatus)&^statusFilePrivate|statusAnonPrivate)
-		a.set(vmaFlags, a.number(vmaFlags)|mapAnonymous)
-		a.set(vmaFile, 0)
-		a.set(vmaOffset, 0)
+		a.Set(vmaStatus, a.Number(vmaStatus)&^statusFilePrivate|statusAnonPrivate)
+		a.Set(vmaFlags, a.Number(vmaFlags)|mapAnonymous)
+		a.Set(vmaFile, 0)
+		a.Set(vmaOffset, 0)
 	}
 	return writeFile(filepath.Join(dst, mmName(p.pid)), p.encodeMM())
 }
@@ -237,7 +239,7 @@ func flattenPages(ctx context.Context, w *pageWriter, p *process, files map[*are
 			if from >= to {
 				continue
 			}
-			shift := a.number(vmaOffset) - a.start
+			shift := a.Number(vmaOffset) - a.start
 			err := eachData(files[a], int64(from+shift), int64(to+shift), func(off int64, page []byte) error {
 				// As CRIU marks the pages of such areas: a pager may deliver them.
 				return w.add(uint64(off)-shift, pagePresent|pageLazy, page)

@@ -14,33 +14,39 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
-// fields builds a message of varints and bytes by field number.
-func fieldsOf(kv ...any) message {
-	var m message
+// fieldsOf builds a message of varints and bytes by field number.
+func fieldsOf(kv ...any) image.Message {
+	var b []byte
 	for i := 0; i < len(kv); i += 2 {
 		num := protowire.Number(kv[i].(int))
 		switch v := kv[i+1].(type) {
 		case int:
-			m = append(m, field{num: num, typ: protowire.VarintType, value: uint64(v)})
+			b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), uint64(v))
 		case uint64:
-			m = append(m, field{num: num, typ: protowire.VarintType, value: v})
-		case message:
-			m = append(m, field{num: num, typ: protowire.BytesType, bytes: v.encode()})
+			b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
+		case image.Message:
+			b = protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v.Encode())
 		case string:
-			m = append(m, field{num: num, typ: protowire.BytesType, bytes: []byte(v)})
+			b = protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), v)
 		}
+	}
+	m, err := image.Parse(b)
+	if err != nil {
+		panic(err)
 	}
 	return m
 }
 
-func imageOf(ms ...message) []byte {
-	im := image{magic: []byte("\x19\x43\x56\x54kind")}
+func imageOf(ms ...image.Message) []byte {
+	im := image.Image{Magic: []byte("\x19\x43\x56\x54kind")}
 	for _, m := range ms {
-		im.records = append(im.records, m.encode())
+		im.Records = append(im.Records, m.Encode())
 	}
-	return im.encode()
+	return im.Encode()
 }
 
 // testArea is an area of a test's process.
@@ -79,11 +85,11 @@ func plant(t testing.TB, procs ...testProcess) string {
 			t.Fatal(err)
 		}
 	}
-	var tree []message
+	var tree []image.Message
 	for _, p := range procs {
 		tree = append(tree, fieldsOf(1, p.pid, 2, p.parent, 3, 1, 4, 1, 5, p.pid))
 		mm := fieldsOf(1, 1, 12, 1, 13, 7)
-		pm := []message{fieldsOf(1, p.pid)}
+		pm := []image.Message{fieldsOf(1, p.pid)}
 		var pages []byte
 		for _, a := range p.areas {
 			mm = append(mm, fieldsOf(14, fieldsOf(vmaStart, a.start, vmaEnd, a.start+uint64(a.pages)*pageSize, vmaOffset, 0, vmaFile, 0,
@@ -128,10 +134,10 @@ func memory(t testing.TB, dir string) map[string]string {
 	got := map[string]string{}
 	for _, p := range procs {
 		for _, a := range p.areas {
-			if a.number(vmaStatus)&statusGuard != 0 {
+			if a.Number(vmaStatus)&statusGuard != 0 {
 				continue
 			}
-			if a.number(vmaStatus)&statusFilePrivate != 0 {
+			if a.Number(vmaStatus)&statusFilePrivate != 0 {
 				readMapped(t, dir, fs, p, a, got)
 			}
 		}
@@ -154,17 +160,17 @@ func set(got map[string]string, pid int, addr uint64, page []byte) {
 
 func readMapped(t testing.TB, dir string, fs *files, p *process, a *area, got map[string]string) {
 	t.Helper()
-	key, ours := strings.CutPrefix(fs.names[a.number(vmaFile)], "/")
+	key, ours := strings.CutPrefix(fs.names[a.Number(vmaFile)], "/")
 	if !ours || !strings.HasPrefix(key, keyPrefix) {
 		return // a file of the program's own
 	}
-	if a.number(vmaFlags)&mapAnonymous != 0 || a.number(vmaOffset)%huge != a.start%huge {
-		t.Errorf("area %x has flags %x and offset %x", a.start, a.number(vmaFlags), a.number(vmaOffset))
+	if a.Number(vmaFlags)&mapAnonymous != 0 || a.Number(vmaOffset)%huge != a.start%huge {
+		t.Errorf("area %x has flags %x and offset %x", a.start, a.Number(vmaFlags), a.Number(vmaOffset))
 	}
 	// CRIU takes such areas for one, whatever their offsets.
 	if p.parent != nil {
 		for _, b := range p.parent.areas {
-			if b.start == a.start && b.end == a.end && b.number(vmaFile) == a.number(vmaFile) && b.number(vmaOffset) != a.number(vmaOffset) {
+			if b.start == a.start && b.end == a.end && b.Number(vmaFile) == a.Number(vmaFile) && b.Number(vmaOffset) != a.Number(vmaOffset) {
 				t.Errorf("area %x of %d and of its parent map one file at different offsets", a.start, p.pid)
 			}
 		}
@@ -174,12 +180,12 @@ func readMapped(t testing.TB, dir string, fs *files, p *process, a *area, got ma
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || uint64(st.Size()) < a.number(vmaOffset)+a.end-a.start+gap {
+	if st, err := f.Stat(); err != nil || uint64(st.Size()) < a.Number(vmaOffset)+a.end-a.start+gap {
 		t.Errorf("the page file ends too early: %v", err)
 	}
 	page := make([]byte, pageSize)
 	for addr := a.start; addr < a.end; addr += pageSize {
-		if _, err := f.ReadAt(page, int64(a.number(vmaOffset)+addr-a.start)); err != nil {
+		if _, err := f.ReadAt(page, int64(a.Number(vmaOffset)+addr-a.start)); err != nil {
 			t.Fatal(err)
 		}
 		set(got, p.pid, addr, page)
@@ -345,7 +351,7 @@ func asDumped(t *testing.T, dir string) []Source {
 			}
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, filesName), fs.im.encode(), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, filesName), fs.im.Encode(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return sources
@@ -444,7 +450,7 @@ func TestKeepTwisted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.close()
-	p.areas[0].set(vmaOffset, p.areas[0].number(vmaOffset)+pageSize) // as after an mremap
+	p.areas[0].Set(vmaOffset, p.areas[0].Number(vmaOffset)+pageSize) // as after an mremap
 	if err := os.WriteFile(filepath.Join(base, mmName(2)), p.encodeMM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -487,12 +493,12 @@ func TestRewrite(t *testing.T) {
 func TestConvertRefuses(t *testing.T) {
 	for name, change := range map[string]func(dir string){
 		"pages in a parent": func(dir string) {
-			im, err := readImage(dir, "pagemap-1.img")
+			im, err := image.Read(dir, "pagemap-1.img")
 			if err != nil {
 				t.Fatal(err)
 			}
-			im.records[2] = fieldsOf(1, uint64(0x7f0000001000), 2, 1, 4, 1).encode()
-			_ = os.WriteFile(filepath.Join(dir, "pagemap-1.img"), im.encode(), 0o600)
+			im.Records[2] = fieldsOf(1, uint64(0x7f0000001000), 2, 1, 4, 1).Encode()
+			_ = os.WriteFile(filepath.Join(dir, "pagemap-1.img"), im.Encode(), 0o600)
 		},
 		"nothing else": func(string) {},
 		"no pages":     func(dir string) { _ = os.Truncate(filepath.Join(dir, "pages-1.img"), 10) },
@@ -503,7 +509,7 @@ func TestConvertRefuses(t *testing.T) {
 	} {
 		dir := plant(t, testProcess{1, 0, 0, []testArea{anon(0x7f0000000000, 128, all("x"))}})
 		change(dir)
-		if _, err := Convert(t.Context(), t.TempDir(), dir); !errors.Is(err, ErrImages) {
+		if _, err := Convert(t.Context(), t.TempDir(), dir); !errors.Is(err, image.ErrUnusable) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -522,7 +528,7 @@ func FuzzConvert(f *testing.F) {
 		seed = append(seed, data)
 	}
 	f.Add(seed[0], seed[1], seed[2], seed[3], seed[4])
-	f.Add(seed[0], seed[1], binary.LittleEndian.AppendUint32(seed[2][:header:header], 1<<31), seed[3], seed[4])
+	f.Add(seed[0], seed[1], binary.LittleEndian.AppendUint32(seed[2][:image.Header:image.Header], 1<<31), seed[3], seed[4])
 	pages, err := os.ReadFile(filepath.Join(src, "pages-1.img"))
 	if err != nil {
 		f.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"sort"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // Flags of a pagemap_entry (criu/include/image.h).
@@ -35,7 +37,7 @@ func (r run) end() uint64 { return r.start + r.pages*pageSize }
 // pagemap says which pages of a process its pages image holds.
 type pagemap struct {
 	name string
-	im   *image
+	im   *image.Image
 	// id is the number of the pages image.
 	id   uint64
 	runs []run
@@ -49,25 +51,25 @@ func pagesName(id uint64) string { return fmt.Sprintf("pages-%d.img", id) }
 
 // readPagemap reads the pagemap image called name and maps its pages image.
 func readPagemap(dir, name string) (*pagemap, error) {
-	im, err := readImage(dir, name)
+	im, err := image.Read(dir, name)
 	if err != nil {
 		return nil, err
 	}
 	pm := &pagemap{name: name, im: im}
 	size, err := pm.parse()
 	if err != nil {
-		return nil, unusable(name, err)
+		return nil, image.Unusable(name, err)
 	}
 	if size == 0 {
 		return pm, nil
 	}
-	f, have, err := openRegular(filepath.Join(dir, pagesName(pm.id)))
+	f, have, err := image.Open(filepath.Join(dir, pagesName(pm.id)))
 	if err != nil {
-		return nil, unusable(pagesName(pm.id), err)
+		return nil, image.Unusable(pagesName(pm.id), err)
 	}
 	defer f.Close()
 	if have < size {
-		return nil, unusable(pagesName(pm.id), fmt.Errorf("%w: %d bytes of %d", errTruncated, have, size))
+		return nil, image.Unusable(pagesName(pm.id), fmt.Errorf("%w: %d bytes of %d", image.ErrTruncated, have, size))
 	}
 	if pm.data, err = unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_PRIVATE); err != nil {
 		return nil, fmt.Errorf("map %s: %w", f.Name(), err)
@@ -78,24 +80,24 @@ func readPagemap(dir, name string) (*pagemap, error) {
 // parse reads a pagemap_head and pagemap_entry messages (images/pagemap.proto),
 // and returns how long the pages image must be.
 func (pm *pagemap) parse() (size int64, err error) {
-	head, err := parse(pm.im.records[0])
+	head, err := image.Parse(pm.im.Records[0])
 	if err != nil {
 		return 0, err
 	}
-	pm.id = head.number(1)
-	for _, rec := range pm.im.records[1:] {
-		m, err := parse(rec)
+	pm.id = head.Number(1)
+	for _, rec := range pm.im.Records[1:] {
+		m, err := image.Parse(rec)
 		if err != nil {
 			return 0, err
 		}
-		r := run{start: m.number(1), pages: m.number(2), flags: m.number(4), off: -1}
-		if n := m.find(5); n != nil {
-			r.pages, pm.wide = n.value, true
+		r := run{start: m.Number(1), pages: m.Number(2), flags: m.Number(4), off: -1}
+		if n := m.Find(5); n != nil {
+			r.pages, pm.wide = n.Value, true
 		}
-		if m.find(4) == nil {
+		if m.Find(4) == nil {
 			// Before there were flags, what was not in the parent was present.
 			r.flags = pagePresent
-			if m.number(3) != 0 {
+			if m.Number(3) != 0 {
 				r.flags = pageParent
 			}
 		}
@@ -195,18 +197,18 @@ func (w *pageWriter) finish(dir string) error {
 	if err != nil {
 		return err
 	}
-	im := &image{magic: w.pm.im.magic, records: w.pm.im.records[:1:1]}
+	im := &image.Image{Magic: w.pm.im.Magic, Records: w.pm.im.Records[:1:1]}
 	for _, r := range w.runs {
-		var m message
-		m.set(1, r.start)
-		m.set(2, r.pages)
-		m.set(4, r.flags)
+		var m image.Message
+		m.Set(1, r.start)
+		m.Set(2, r.pages)
+		m.Set(4, r.flags)
 		if w.pm.wide {
-			m.set(5, r.pages)
+			m.Set(5, r.pages)
 		}
-		im.records = append(im.records, m.encode())
+		im.Records = append(im.Records, m.Encode())
 	}
-	return writeFile(filepath.Join(dir, w.pm.name), im.encode())
+	return writeFile(filepath.Join(dir, w.pm.name), im.Encode())
 }
 
 func create(path string) (*os.File, error) {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/containerd-snap/snap/checkpoint/criu/image"
 )
 
 // Bits of a vma_entry's status and flags (criu/include/image.h, mman.h).
@@ -38,28 +40,26 @@ const benign = 1<<10 | 1<<14 | 1<<15 | 1<<16
 
 // area is a memory area of a process: a vma_entry.
 type area struct {
-	message
+	image.Message
 	// field is its index among the fields of the mm_entry.
 	field      int
 	start, end uint64
 }
 
-func (a *area) number(num int) uint64 { return a.message.number(protoNumber(num)) }
-
 // eligible says whether the area may be a private mapping of a file.
 func (a *area) eligible() bool {
-	status := a.number(vmaStatus) &^ statusHeap
-	flags := a.number(vmaFlags) &^ (mapNoReserve | mapStack)
+	status := a.Number(vmaStatus) &^ statusHeap
+	flags := a.Number(vmaFlags) &^ (mapNoReserve | mapStack)
 	return status == statusRegular|statusAnonPrivate && flags == mapPrivate|mapAnonymous &&
-		a.number(vmaProt)&protExec == 0 && a.number(vmaMadvise)&^benign == 0
+		a.Number(vmaProt)&protExec == 0 && a.Number(vmaMadvise)&^benign == 0
 }
 
 // process is what the images say of the memory of a process.
 type process struct {
 	pid    int
 	parent *process
-	mm     *image
-	fields message
+	mm     *image.Image
+	fields image.Message
 	areas  []*area
 	*pagemap
 	// program is the number of its executable file, rights what it may do: of
@@ -70,7 +70,7 @@ type process struct {
 
 // readTree reads the processes that have memory, parents before children.
 func readTree(dir string) (_ []*process, err error) {
-	im, err := readImage(dir, "pstree.img")
+	im, err := image.Read(dir, "pstree.img")
 	if err != nil {
 		return nil, err
 	}
@@ -82,14 +82,14 @@ func readTree(dir string) (_ []*process, err error) {
 	}()
 	byPID := map[uint64]*process{}
 	ids := map[uint64]bool{}
-	for _, rec := range im.records {
-		m, err := parse(rec)
+	for _, rec := range im.Records {
+		m, err := image.Parse(rec)
 		if err != nil {
-			return nil, unusable("pstree.img", err)
+			return nil, image.Unusable("pstree.img", err)
 		}
-		pid := m.number(1)
+		pid := m.Number(1)
 		if pid == 0 || pid > 1<<22 {
-			return nil, unusable("pstree.img", fmt.Errorf("process id %d cannot be", pid))
+			return nil, image.Unusable("pstree.img", fmt.Errorf("process id %d cannot be", pid))
 		}
 		if _, err := os.Lstat(filepath.Join(dir, mmName(int(pid)))); errors.Is(err, os.ErrNotExist) {
 			continue // a zombie
@@ -100,10 +100,10 @@ func readTree(dir string) (_ []*process, err error) {
 		}
 		ps = append(ps, p)
 		if ids[p.id] {
-			return nil, unusable(p.name, fmt.Errorf("its pages image %d is that of another process, too", p.id))
+			return nil, image.Unusable(p.name, fmt.Errorf("its pages image %d is that of another process, too", p.id))
 		}
 		ids[p.id] = true
-		p.parent = byPID[m.number(2)]
+		p.parent = byPID[m.Number(2)]
 		byPID[pid] = p
 	}
 	return ps, nil
@@ -121,19 +121,19 @@ func pagemapName(pid int) string { return "pagemap-" + strconv.Itoa(pid) + ".img
 func readProcess(dir string, pid int) (*process, error) {
 	p := &process{pid: pid}
 	var err error
-	if p.mm, err = readImage(dir, mmName(pid)); err != nil {
+	if p.mm, err = image.Read(dir, mmName(pid)); err != nil {
 		return nil, err
 	}
 	if err := p.parseAreas(); err != nil {
-		return nil, unusable(mmName(pid), err)
+		return nil, image.Unusable(mmName(pid), err)
 	}
 	core := "core-" + strconv.Itoa(pid) + ".img"
-	im, err := readImage(dir, core)
+	im, err := image.Read(dir, core)
 	if err != nil {
 		return nil, err
 	}
-	if p.rights, err = parseRights(im.records[0]); err != nil {
-		return nil, unusable(core, err)
+	if p.rights, err = parseRights(im.Records[0]); err != nil {
+		return nil, image.Unusable(core, err)
 	}
 	p.pagemap, err = readPagemap(dir, pagemapName(pid))
 	return p, err
@@ -141,25 +141,25 @@ func readProcess(dir string, pid int) (*process, error) {
 
 // parseAreas reads an mm_entry (images/mm.proto).
 func (p *process) parseAreas() (err error) {
-	if p.fields, err = parse(p.mm.records[0]); err != nil {
+	if p.fields, err = image.Parse(p.mm.Records[0]); err != nil {
 		return err
 	}
-	p.program = p.fields.number(mmProgram)
+	p.program = p.fields.Number(mmProgram)
 	var last uint64
 	for i, f := range p.fields {
-		if f.num != mmVMA {
+		if f.Num != mmVMA {
 			continue
 		}
-		m, err := parse(f.bytes)
+		m, err := image.Parse(f.Bytes)
 		if err != nil {
 			return err
 		}
-		a := &area{message: m, field: i, start: m.number(vmaStart), end: m.number(vmaEnd)}
+		a := &area{Message: m, field: i, start: m.Number(vmaStart), end: m.Number(vmaEnd)}
 		if a.start >= a.end || a.start%pageSize != 0 || a.end%pageSize != 0 {
 			return fmt.Errorf("area %#x-%#x cannot be", a.start, a.end)
 		}
 		// What comes behind the areas are guards within them.
-		if m.number(vmaStatus)&statusGuard == 0 {
+		if m.Number(vmaStatus)&statusGuard == 0 {
 			if a.start < last {
 				return fmt.Errorf("area %#x-%#x is out of order", a.start, a.end)
 			}
@@ -173,7 +173,7 @@ func (p *process) parseAreas() (err error) {
 // guarded says whether a guard lies in the area.
 func (p *process) guarded(a *area) bool {
 	for _, g := range p.areas {
-		if g.number(vmaStatus)&statusGuard != 0 && g.start < a.end && a.start < g.end {
+		if g.Number(vmaStatus)&statusGuard != 0 && g.start < a.end && a.start < g.end {
 			return true
 		}
 	}
@@ -183,26 +183,26 @@ func (p *process) guarded(a *area) bool {
 // encodeMM is the mm image with the areas as they are now.
 func (p *process) encodeMM() []byte {
 	for _, a := range p.areas {
-		p.fields[a.field].bytes = a.message.encode()
+		p.fields[a.field].Bytes = a.Message.Encode()
 	}
-	im := image{magic: p.mm.magic, records: [][]byte{p.fields.encode()}}
-	return im.encode()
+	im := image.Image{Magic: p.mm.Magic, Records: [][]byte{p.fields.Encode()}}
+	return im.Encode()
 }
 
 // parseRights returns what of a core_entry (images/core.proto) says what the process may
 // do: its credentials and its seccomp filters.
 func parseRights(rec []byte) (string, error) {
-	core, err := parse(rec)
+	core, err := image.Parse(rec)
 	if err != nil {
 		return "", err
 	}
-	task, err := parse(core.text(3))
+	task, err := image.Parse(core.Text(3))
 	if err != nil {
 		return "", err
 	}
-	thread, err := parse(core.text(5))
+	thread, err := image.Parse(core.Text(5))
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%x seccomp %d %d %d %d", thread.text(10), thread.number(11), thread.number(12), task.number(11), task.number(12)), nil
+	return fmt.Sprintf("%x seccomp %d %d %d %d", thread.Text(10), thread.Number(11), thread.Number(12), task.Number(11), task.Number(12)), nil
 }

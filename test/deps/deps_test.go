@@ -171,9 +171,14 @@ var rules = []rule{
 		because: "checkpoints are carried by the operator's command; no container waits for that",
 	},
 	{
+		of:      []string{"checkpoint/criu/image"},
+		deny:    []string{module},
+		because: "what images are written in is the same for all who read them",
+	},
+	{
 		of:      []string{"checkpoint/archive", "checkpoint/criu"},
 		deny:    []string{module},
-		allow:   []string{module + "/checkpoint$", module + "/checkpoint/store$", module + "/checkpoint/criu$"},
+		allow:   []string{module + "/checkpoint$", module + "/checkpoint/store$", module + "/checkpoint/criu$", module + "/checkpoint/criu/image$"},
 		because: "formats are read and written for whoever asks, and decide nothing",
 	},
 	{
