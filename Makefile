@@ -37,7 +37,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 1
 
 .DEFAULT_GOAL := build
-.PHONY: build test test-unit test-integration test-examples test-cri test-fuzz test-store-kills test-mapped test-guest test-memory stress bench bench-quick conformance FORCE demo lint setup install man uninstall clean distclean help
+.PHONY: build test test-unit test-integration test-nerdctl test-examples test-cri test-fuzz test-store-kills test-mapped test-guest test-memory stress bench bench-quick conformance FORCE demo lint setup install man uninstall clean distclean help
 
 build: ## build both programs into bin/ (the default)
 	@$(SETUP)/packages check
@@ -48,9 +48,10 @@ build: ## build both programs into bin/ (the default)
 man: ## write snapctl's manual pages and shell completions into out/man/
 	CGO_ENABLED=0 $(GO) run $(BUILD) ./cmd/snapctl/internal/manpages '$(VERSION)' out/man
 
-test: ## unit, integration and CRI tests, conformance, then each fuzz target for FUZZTIME (root)
+test: ## unit, integration, nerdctl and CRI tests, conformance, then each fuzz target for FUZZTIME (root)
 	$(MAKE) --no-print-directory test-unit
 	$(MAKE) --no-print-directory test-integration
+	$(MAKE) --no-print-directory test-nerdctl
 	$(MAKE) --no-print-directory test-examples
 	$(MAKE) --no-print-directory test-cri
 	$(MAKE) --no-print-directory bench-quick
@@ -59,7 +60,7 @@ test: ## unit, integration and CRI tests, conformance, then each fuzz target for
 
 test-unit: setup ## unit tests with the race detector (root)
 	packages=$$($(GO) list -tags seccomp ./...) && \
-		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure|parity|failpoint|examples|clones|programs|network|guest)' <<<"$$packages")
+		$(RUN) tools/in-private-ns $(GO) test -tags seccomp -race -timeout 10m $$(grep -Ev '/test/(integration|pressure|parity|failpoint|examples|clones|programs|network|nerdctl|guest)' <<<"$$packages")
 
 test-integration: setup ## tests through containerd, with real containers (root)
 	@$(SETUP)/go-tools cni
@@ -67,6 +68,12 @@ test-integration: setup ## tests through containerd, with real containers (root)
 	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 20m ./test/integration/... ./test/pressure
 	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m -p 1 -parallel 6 ./test/parity ./test/failpoint/...
 	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m -p 1 ./test/clones ./test/programs ./test/network
+
+test-nerdctl: setup ## tests through nerdctl, with its networks and hooks (root)
+	@$(SETUP)/go-tools cni
+	@$(SETUP)/go-tools nerdctl
+	$(MAKE) --no-print-directory build
+	$(RUN) GO='$(GO)' tools/in-private-ns tools/retest -tags seccomp -count=1 -timeout 10m ./test/nerdctl
 
 test-examples: setup ## the scripts below examples/ (root)
 	$(MAKE) --no-print-directory build

@@ -75,8 +75,10 @@ type Verdict struct {
 type Start struct {
 	Namespace string `json:"namespace"`
 	Container string `json:"container"`
-	Bundle    string `json:"bundle"`
-	ShimPID   int    `json:"shimPid"`
+	// Name is what users call the container, whose id is a number; empty if they call it by its id.
+	Name    string `json:"name,omitempty"`
+	Bundle  string `json:"bundle"`
+	ShimPID int    `json:"shimPid"`
 	// Address is the shim's ttrpc address, for capture.
 	Address  string    `json:"address"`
 	PID      int       `json:"pid"`

@@ -24,6 +24,12 @@ const (
 	criSandbox       = "sandbox"
 )
 
+// nerdctlName is the annotation that nerdctl sets for its hook.
+const nerdctlName = "nerdctl/name"
+
+// Name is what users call a container beside its id; "" for nothing.
+func Name(s *specs.Spec) string { return s.Annotations[nerdctlName] }
+
 // Set reads value into the setting that key names, a key without prefix and
 // address. The error is checkpoint.ErrInvalid and names key, value and what is
 // allowed.

@@ -3,6 +3,7 @@ package libct
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,6 +13,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/containerd-snap/snap/shim/netns"
 )
 
 // Namespaces are the network and UTS namespaces of a task that is to be
@@ -230,6 +233,22 @@ func (n *Namespaces) Join(s *Spec) {
 	if n.uts != nil {
 		s.UTSNS = nsPath(n.uts)
 	}
+}
+
+// Interfaces returns how many network interfaces the network namespace has; 0 if none was made.
+func (n *Namespaces) Interfaces() (int, error) {
+	if n == nil || n.net == nil {
+		return 0, nil
+	}
+	var found []net.Interface
+	err := netns.Do(nsPath(n.net), func() (err error) {
+		found, err = net.Interfaces()
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("list network interfaces: %w", err)
+	}
+	return len(found), nil
 }
 
 // Close lets go of the namespaces; the kernel removes them with their last process.

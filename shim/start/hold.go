@@ -99,6 +99,10 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 	if err != nil {
 		return err
 	}
+	alone, err := i.interfaces()
+	if err != nil {
+		return err
+	}
 	rs, err := runtime(i.req.Options, i.starter.Namespace).Restore(ctx, cs, libct.Images{
 		Dir:            p.images,
 		Work:           i.workDir(),
@@ -114,6 +118,9 @@ func (i *Init) hold(ctx context.Context) (retErr error) {
 		return i.diagnose(err)
 	}
 	i.rec.phase("hold")
+	// What cannot be looked at any more is taken for changed.
+	n, err := i.interfaces()
+	i.hooked = err != nil || n != alone
 	i.mu.Lock()
 	i.held = rs
 	i.mu.Unlock()
@@ -133,12 +140,30 @@ func (i *Init) workDir() string {
 	return filepath.Join(i.req.Bundle, work)
 }
 
+// interfaces counts those of the network that was made for the restore, if hooks of the container
+// may change it: those that run while it is prepared.
+func (i *Init) interfaces() (int, error) {
+	h := i.oci.Hooks
+	if h == nil || len(h.Prestart)+len(h.CreateRuntime) == 0 { //nolint:staticcheck // runc still runs prestart hooks
+		return 0, nil
+	}
+	return i.ns.Interfaces()
+}
+
 // fellBack notes that a restore failed, and prepares for what comes instead.
 func (i *Init) fellBack(ctx context.Context, cause error) error {
 	i.rec.fellBack(ctx, cause)
 	i.plan.letGo()
 	if err := i.closeMemory(); err != nil {
 		return err
+	}
+	if i.ns != nil && i.hooked {
+		// Those hooks run again for the boot, and would find what they made; the poststop ones, which
+		// have run, may count on the network's end, as that of nerdctl does.
+		if err := i.ns.Close(); err != nil {
+			return err
+		}
+		i.ns = nil
 	}
 	if !i.req.Stdio.Terminal {
 		return nil

@@ -47,6 +47,8 @@ type Init struct {
 	output *probe.Output
 	// ns are the namespaces made for a restore; nil if there was none.
 	ns *libct.Namespaces
+	// hooked says that hooks of the container have attached it to a network.
+	hooked bool
 	// pages are the page files that the restored processes map; their Names are those of
 	// the next dump. They are open as long as the task lives, so that it can be captured
 	// also when its checkpoint was removed.

@@ -51,6 +51,13 @@ func (r *recorder) phase(name string) {
 	}
 }
 
+// named notes what users call the container.
+func (r *recorder) named(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.start.Name = name
+}
+
 // resume begins the second half: what was between Create and Start is the caller's time.
 func (r *recorder) resume() {
 	r.mu.Lock()

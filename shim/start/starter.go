@@ -102,6 +102,7 @@ func (s *Starter) Launch(ctx context.Context, req Request, oom func()) (_ *Init,
 	if i.oci, err = spec.Load(req.Bundle); err != nil {
 		return nil, invalid(err)
 	}
+	i.rec.named(spec.Name(i.oci))
 	i.oci.Process.Terminal = req.Stdio.Terminal
 	if i.config, err = s.Config.With("the runtime options", req.Options.Overlay); err != nil {
 		return nil, invalid(err)

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,7 +54,12 @@ func (a *app) completeStarted(cmd *cobra.Command, args []string, begun string) (
 	namespace := cmd.Flag("namespace").Value.String()
 	var names []string
 	for _, s := range starts {
-		if s.Namespace == namespace && strings.HasPrefix(s.Container, begun) {
+		if s.Namespace != namespace {
+			continue
+		}
+		if name := cmp.Or(s.Name, s.Container); strings.HasPrefix(name, begun) && !slices.Contains(names, name) {
+			names = append(names, name)
+		} else if begun != "" && strings.HasPrefix(s.Container, begun) {
 			names = append(names, s.Container)
 		}
 	}

@@ -31,8 +31,9 @@ which starts a container from a registered checkpoint where one fits it, and
 boots it otherwise.
 
 A REF names a registered checkpoint: its name, its digest, or at least the first
-7 digits of its digest. A CONTAINER is the full id of a container that the
-runtime started; its namespace is given with -n or CONTAINERD_NAMESPACE.
+7 digits of its digest. A CONTAINER is the id of a container that the
+runtime started, the first 4 digits of it or more, or the name that nerdctl gave it; its
+namespace is given with -n or CONTAINERD_NAMESPACE.
 
 The store's directory is read from ` + config.DefaultFile + `, or from the file that
 ` + config.EnvFile + ` names, as the runtime does.

@@ -64,6 +64,7 @@ func run(ctx context.Context, st *store.Store, req Request, show progress.Output
 	if err != nil {
 		return none, err
 	}
+	req.Container = start.Container
 	if start.Error != "" {
 		return none, fmt.Errorf("its last start did not succeed: %s; `snapctl explain -n %s %s` tells more", start.Error, req.Namespace, req.Container)
 	}

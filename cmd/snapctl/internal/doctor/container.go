@@ -35,6 +35,7 @@ func Container(st *store.Store, defaults spec.Settings, namespace, id string) (C
 	if err != nil {
 		return ContainerResult{}, err
 	}
+	id = start.Container
 	r := ContainerResult{Namespace: namespace, Container: id, PID: start.PID, Findings: []survey.Finding{}}
 	ended := func(err error) error {
 		return fmt.Errorf("look at container %s: %w: start it first; `snapctl explain -n %s %s` tells of its last start (%w)", id, ErrEnded, namespace, id, err)

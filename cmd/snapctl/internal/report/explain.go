@@ -48,7 +48,7 @@ func (r *Report) Explain(namespace, container string) (Explanation, error) {
 		return Explanation{}, err
 	}
 	for _, e := range all {
-		if s := e.Checkpoint.Source; s.Namespace == namespace && s.Container == container {
+		if s := e.Checkpoint.Source; s.Namespace == namespace && s.Container == start.Container {
 			x.Captures = append(x.Captures, r.capturesOf(e))
 		}
 		if slices.ContainsFunc(start.Decision.Verdicts, func(v checkpoint.Verdict) bool { return v.Digest == e.Digest }) {
@@ -62,6 +62,14 @@ func (r *Report) Explain(namespace, container string) (Explanation, error) {
 		x.NearMisses = misses(start.Fingerprint, all, x.considered)
 	}
 	return x, nil
+}
+
+// called is a container's id, and after it the name that it is called by.
+func called(st checkpoint.Start) string {
+	if st.Name == "" {
+		return st.Container
+	}
+	return fmt.Sprintf("%s (%s)", st.Container, st.Name)
 }
 
 // misses are the nearest checkpoints with another fingerprint, and all of those that were
@@ -139,7 +147,7 @@ func (x Explanation) startRows(r *Report) []row {
 		decision += ", though a restore was asked for"
 	}
 	rows := []row{
-		pair("container", st.Container),
+		pair("container", called(st)),
 		pair("namespace", st.Namespace),
 		pair("started", r.ago(st.At)),
 		pair("decision", decision),

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -140,7 +141,7 @@ func startsRows(r *Report, starts []checkpoint.Start) []row {
 			outcome, why = "fallback", s.Fallback
 		}
 		rows = append(rows, row{
-			human.Text(s.Container), human.Text(s.Namespace), human.Age(r.Now.Sub(s.At)), dash(outcome), human.Short(why, lineWidth),
+			human.Text(cmp.Or(s.Name, s.Container)), human.Text(s.Namespace), human.Age(r.Now.Sub(s.At)), dash(outcome), human.Short(why, lineWidth),
 		})
 	}
 	return rows
