@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,7 +20,8 @@ func TestOutputSurvives(t *testing.T) {
 	t.Parallel()
 	const lines = 3000
 	n := newNode(t, harness.Options{})
-	w := shell(fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i; usleep 200; done", lines))
+	// It ends when it is told: containerd, when it comes back, deletes a task that has ended.
+	w := shell(fmt.Sprintf("trap end=1 TERM; i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i; usleep 200; done; while [ -z $end ]; do usleep 10000; done", lines))
 	fifo := start(t, n, w)
 	file := newContainer(t, n, w)
 	path := filepath.Join(t.TempDir(), "log")
@@ -36,6 +38,7 @@ func TestOutputSurvives(t *testing.T) {
 	}
 	for _, c := range []*container{fifo, file} {
 		rewait(c)
+		c.Kill(syscall.SIGTERM)
 		if got := c.Wait(); got != 0 {
 			t.Errorf("exit status %d", got)
 		}
