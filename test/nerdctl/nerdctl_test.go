@@ -41,8 +41,11 @@ func ask(t *testing.T, address string) (s said) {
 		}
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("it answers %s: %q, %v", resp.Status, body, err)
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("it answers %s: %q", resp.Status, body)
 		}
 		s, err = read(string(body))
 		return err
