@@ -1,14 +1,62 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+const (
+	// atRest is how long a file of one block takes to the disk when that has nothing else to do.
+	atRest = 10 * time.Millisecond
+	// restTries is how often in a row, restTimeout how long it is waited for.
+	restTries   = 5
+	restTimeout = time.Minute
+)
+
+// rest waits until the disk has nothing left to do of what was written before: containerd waits for
+// the disk at each start, so that one which follows at once would be measured with it. It
+// does not wait for ever: a disk may always be slow.
+func (b *bench) rest(ctx context.Context) error {
+	if b.quick {
+		return nil
+	}
+	unix.Sync()
+	path := filepath.Join(b.dir, "rest")
+	defer os.Remove(path)
+	for end, quick := time.Now().Add(restTimeout), 0; quick < restTries && time.Now().Before(end); {
+		began := time.Now()
+		if err := writeThrough(path); err != nil {
+			return fmt.Errorf("wait for the disk: %w", err)
+		}
+		quick++
+		if time.Since(began) > atRest {
+			quick = 0
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(atRest):
+		}
+	}
+	return nil
+}
+
+// writeThrough writes a block to a file, and waits for the disk.
+func writeThrough(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, 4096))
+	return errors.Join(err, f.Sync(), f.Close())
+}
 
 const dropCaches = "/proc/sys/vm/drop_caches"
 

@@ -76,6 +76,9 @@ func measureClones(ctx context.Context, b *bench) error {
 
 // measure starts n clones in sequence and, when those are gone, n at once.
 func (r *clones) measure(ctx context.Context, b *bench, p *program, n int) error {
+	if err := b.rest(ctx); err != nil {
+		return err
+	}
 	ids := make([]string, n)
 	for i := range ids {
 		ids[i] = b.id("clone")

@@ -179,6 +179,10 @@ func (b *bench) alternate(ctx context.Context, p *program, r *restore, modes []m
 				return
 			}
 			m := modes[i]
+			if err := b.rest(ctx); err != nil {
+				b.failed("restore "+p.name, err)
+				return
+			}
 			isCold := n > warm
 			if b.cacheIsCold = isCold; isCold {
 				if err := b.dropCache(); err != nil {

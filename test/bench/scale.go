@@ -118,6 +118,9 @@ func (b *bench) scaleOne(ctx context.Context, p *program, mib int, s *scale, c *
 	}
 	for n := range b.rounds(3, 1) {
 		for i := 0; i < len(ways); i++ {
+			if err := b.rest(ctx); err != nil {
+				return err
+			}
 			if err := b.scaleOnce(ctx, ways[i], s, false); err != nil {
 				w := ways[i].name
 				s.Why[w] = brief(err)
@@ -132,7 +135,10 @@ func (b *bench) scaleOne(ctx context.Context, p *program, mib int, s *scale, c *
 	b.cacheIsCold = true
 	defer func() { b.cacheIsCold = false }()
 	for _, w := range ways {
-		err := b.dropCache()
+		err := b.rest(ctx)
+		if err == nil {
+			err = b.dropCache()
+		}
 		if err == nil {
 			err = b.scaleOnce(ctx, w, s, true)
 		}
