@@ -84,7 +84,7 @@ test-cri: setup ## tests through Kubernetes' container runtime interface, with r
 	$(MAKE) --no-print-directory build
 	cd test/cri && $(RUN) GO='$(GO)' ../../tools/in-private-ns ../../tools/retest -tags seccomp -count=1 -timeout 10m ./...
 
-bench: setup ## measure starts, clones and captures, for out/bench.json and docs/performance.md (root, 20 minutes)
+bench: setup ## measure starts, clones and captures, for out/bench.json and docs/performance.md (root, 10 minutes)
 	$(MAKE) --no-print-directory build out/bench
 	$(RUN) tools/in-private-ns out/bench -doc docs/performance.md $(BENCH_ARGS)
 

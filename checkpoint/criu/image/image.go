@@ -35,8 +35,8 @@ func Unusable(name string, err error) error {
 const (
 	// Header is the length of an image's two magic numbers, in bytes.
 	Header = 8
-	// MaxSize bounds an image that is read as a whole, in bytes: the pagemap of a terabyte
-	// in single pages has as many.
+	// MaxSize bounds an image that is read as a whole, in bytes: the pagemap of a
+	// process with a million separate areas has about 20 MB.
 	MaxSize = 64 << 20
 )
 
